@@ -1,0 +1,45 @@
+# Every target sets up what it needs. `make setup` is quick when there is nothing to do.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TARGET := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+LOCK := requirements/$(TARGET).lock
+STAMP := $(VENV)/.stamp-$(TARGET)
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+RECIPE ?= recipes/quickstart.yaml
+
+.PHONY: help setup quickstart demo test test-fast lint browser lock clean
+help:            ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
+
+setup: $(STAMP)  ## .venv with the locked packages and this project, editable
+
+$(STAMP): $(LOCK) pyproject.toml
+	@PYTHON=$(PYTHON) VENV=$(VENV) LOCK=$(LOCK) TORCH_CPU_INDEX=$(TORCH_CPU_INDEX) bash requirements/install.sh
+	@touch $@
+
+quickstart: setup  ## the whole experiment on the embedded model, ends with the comparison
+	@$(BIN)/trimtab run $(RECIPE)
+
+demo: quickstart  ## the same, then the endpoint and the page stay up
+	@$(BIN)/trimtab demo $(RECIPE) --serve
+
+test: setup browser lint  ## lint, types and every test, the real model included
+	@$(BIN)/python -m pytest
+
+test-fast: setup lint  ## without the tests that train, quantise or serve
+	@$(BIN)/python -m pytest -m "not slow"
+
+lint: setup      ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+browser:         ## Chromium for the page's tests
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	  { echo "installing chromium"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+
+lock:            ## resolve pyproject.toml anew into requirements/*.lock (see CONTRIBUTING.md)
+	@PYTHON=$(PYTHON) TORCH_CPU_INDEX=$(TORCH_CPU_INDEX) bash requirements/lock.sh
+
+clean:           ## remove .venv and caches; runs/ stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -1,0 +1,1 @@
+"""Artifacts: the directories that stages exchange, their manifests, base models and probes."""

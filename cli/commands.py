@@ -1,0 +1,118 @@
+"""What each command does; one function a command, heavy imports inside."""
+
+import subprocess
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trimtab.recipes.schema import Recipe
+
+
+def doctor(arguments: Namespace) -> int:
+    """Report on the machine; 1 if something needed is missing."""
+    from trimtab.cli.doctor import report
+
+    return report()
+
+
+def data_check(arguments: Namespace) -> int:
+    """Validate a data file."""
+    from trimtab.data.read import read_pairs
+
+    pairs = read_pairs(arguments.file)
+    print(f"{arguments.file}: {len(pairs)} pairs, no errors")
+    return 0
+
+
+def train(arguments: Namespace) -> int:
+    """Train one arm here, or each arm in a process of its own (so that its peak memory is its own)."""
+    recipe = _recipe(arguments)
+    from trimtab.train.run import check_inputs, finished_adapter, train_arm
+
+    if arguments.arm:
+        train_arm(recipe, arguments.arm)
+        return 0
+    for arm in recipe.train.arms:
+        if finished_adapter(recipe, arm):
+            print(f"{arm}: adapter is up to date")
+            continue
+        check_inputs(recipe)
+        code = _child("train", arguments, "--arm", arm)
+        if code:
+            return code
+    return 0
+
+
+def export(arguments: Namespace) -> int:
+    """Merge and quantise."""
+    from trimtab.export.run import export as run_export
+
+    for arm, directory in run_export(_recipe(arguments)).items():
+        print(f"{arm}: {directory}")
+    return 0
+
+
+def serve(arguments: Namespace) -> int:
+    """Serve until a signal."""
+    from trimtab.serve.run import serve as run_serve
+
+    recipe = _recipe(arguments)
+    return run_serve(recipe, arguments.mode or recipe.serve.mode)
+
+
+def demo(arguments: Namespace) -> int:
+    """The page; with ``--serve`` the endpoint too."""
+    recipe = _recipe(arguments)
+    from trimtab.demo.run import demo as run_demo
+
+    if not arguments.serve:
+        return run_demo(recipe)
+    from trimtab.cli.endpoint import running_endpoint
+
+    with running_endpoint(recipe, arguments.recipe, arguments.overrides):
+        return run_demo(recipe)
+
+
+def compare(arguments: Namespace) -> int:
+    """Compare over the endpoint; it is started if it is not up. A finished report is shown again."""
+    recipe = _recipe(arguments)
+    from trimtab.cli.endpoint import running_endpoint
+    from trimtab.compare.run import compare as run_compare
+    from trimtab.compare.run import finished_report, print_report
+
+    if not finished_report(recipe):
+        with running_endpoint(recipe, arguments.recipe, arguments.overrides):
+            run_compare(recipe)
+    print_report(recipe)
+    return 0
+
+
+def run(arguments: Namespace) -> int:
+    """All stages, each in a process of its own, then the report."""
+    recipe = _recipe(arguments)
+    from trimtab.compare.run import finished_report
+    from trimtab.train.run import finished_adapter
+
+    arguments.arm = None
+    if any(finished_adapter(recipe, arm) is None for arm in recipe.train.arms):
+        code = train(arguments)
+        if code:
+            return code
+    if not finished_report(recipe):
+        code = _child("export", arguments)
+        if code:
+            return code
+    return compare(arguments)
+
+
+def _recipe(arguments: Namespace) -> "Recipe":
+    from trimtab.recipes.load import load_recipe
+
+    return load_recipe(arguments.recipe, arguments.overrides)
+
+
+def _child(command: str, arguments: Namespace, *more: str) -> int:
+    """Run another trimtab command in a process of its own; its exit code."""
+    line = [sys.executable, "-m", "trimtab.cli.main", command, arguments.recipe, *arguments.overrides, *more]
+    return subprocess.run(line, check=False).returncode

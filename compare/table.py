@@ -1,0 +1,49 @@
+"""The comparison as tables for a terminal. The column texts serve the page too."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+COLUMNS = (
+    "arm",
+    "training time",
+    "peak memory",
+    "preference accuracy",
+    "chosen style",
+    "KL 4-bit | merged",
+)
+
+
+def cells(row: dict[str, Any], prompts: int) -> tuple[str, ...]:
+    """One arm's figures as text, in the order of COLUMNS."""
+    seconds, memory, kl = row["train_seconds"], row["peak_memory_mib"], row["quantized_kl"]
+    in_style = round(row["chosen_style_rate"] * prompts)
+    return (
+        row["arm"],
+        f"{seconds:.0f} s" if seconds else "–",
+        f"{memory / 1024:.1f} GiB" if memory else "–",
+        f"{row['preference_accuracy']:.0%} of {row['preference_pairs']}",
+        f"{row['chosen_style_rate']:.0%} ({in_style}/{prompts})",
+        f"{kl:.3f} nats" if kl is not None else "–",
+    )
+
+
+def print_tables(report: dict[str, Any], side_by_side: int) -> None:
+    """Print the figures and the first ``side_by_side`` prompts with every arm's answer."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    figures = Table(title=f"{report['name']}: {report['model']}, served as {report['artifact']}")
+    for column in COLUMNS:
+        figures.add_column(column, justify="left" if column == "arm" else "right")
+    for row in report["arms"]:
+        figures.add_row(*cells(row, report["prompts"]))
+    console.print(figures)
+    arms = [row["arm"] for row in report["arms"]]
+    for answer in report["answers"][:side_by_side]:
+        table = Table(title=answer["prompt"], title_justify="left", title_style="bold", expand=True)
+        for arm in reversed(arms):
+            table.add_column(arm, ratio=1, overflow="fold")
+        table.add_row(*(answer[arm]["text"] for arm in reversed(arms)))
+        console.print(table, markup=False)

@@ -1,0 +1,57 @@
+"""The demo stage: the page over a recipe's endpoint, until a signal."""
+
+import httpx
+
+from trimtab.artifacts.errors import InputError
+from trimtab.data.read import read_pairs
+from trimtab.recipes.schema import Recipe
+
+
+def demo(recipe: Recipe) -> int:
+    """Serve the page until SIGINT or SIGTERM; 0 then."""
+    arms = served_arms(recipe.serve.url)
+    examples = read_pairs(recipe.data.heldout)
+    import gradio as gr
+
+    from trimtab.demo.page import CSS, build
+
+    page = build(recipe.serve.url, arms, examples, recipe.demo.max_tokens)
+    try:
+        page.launch(
+            server_name=recipe.demo.host,
+            server_port=recipe.demo.port,
+            share=False,
+            quiet=True,
+            footer_links=[],
+            prevent_thread_lock=True,
+            css_paths=CSS,
+            theme=gr.themes.Soft(),
+        )
+    except OSError as error:
+        raise InputError(
+            f"{recipe.demo.host}:{recipe.demo.port} cannot be listened on; "
+            "stop what uses it, or choose another port: demo.port=7861"
+        ) from error
+    print(f"endpoint: {recipe.serve.url}  models: {', '.join(arms)}")
+    print(f"page:     http://{recipe.demo.host}:{recipe.demo.port}   (Ctrl-C ends)", flush=True)
+    try:
+        page.block_thread()
+    finally:
+        page.close()
+    return 0
+
+
+def served_arms(base_url: str) -> tuple[str, ...]:
+    """The endpoint's models, aligned arms first and base last. InputError when it does not answer."""
+    try:
+        answer = httpx.get(f"{base_url}/models", timeout=10)
+        answer.raise_for_status()
+        names = [model["id"] for model in answer.json()["data"]]
+    except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"no OpenAI endpoint answers at {base_url}; start it with `trimtab serve RECIPE`, "
+            "or let this command do it: `trimtab demo RECIPE --serve`"
+        ) from error
+    if not names:
+        raise InputError(f"the endpoint at {base_url} serves no model; is it still starting?")
+    return tuple(sorted(names, key=lambda name: (name == "base", name != "orpo", name)))

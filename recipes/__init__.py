@@ -1,0 +1,1 @@
+"""Recipes: one YAML, one experiment. ``schema`` says which keys there are, ``load`` reads them."""

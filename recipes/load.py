@@ -1,0 +1,101 @@
+"""Read a recipe: YAML file, then ``section.key=value`` overrides, then validation."""
+
+import difflib
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from trimtab.artifacts.errors import InputError
+from trimtab.recipes.schema import Recipe
+
+# Names that papers and tutorials use for ORPO's weight (lambda in arXiv 2403.07691, beta in TRL).
+ORPO_BETA_ALIASES = ("lambda_or", "orpo_alpha", "orpo_beta")
+
+
+def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """The recipe in ``path`` with ``section.key=value`` overrides; InputError says what is wrong with it."""
+    path = Path(path)
+    if not path.is_file():
+        shipped = sorted(p.name for p in Path(__file__).parent.glob("*.yaml"))
+        raise InputError(f"recipe {path}: no such file; shipped in recipes/: {', '.join(shipped)}")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"recipe {path}: got {type(tree).__name__}, needs a mapping of sections")
+    for override in overrides or []:
+        _override(tree, override)
+    _rename_aliases(tree)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(f"recipe {path}: {describe(error, Recipe)}") from error
+
+
+def describe(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first fault of ``error`` as one line: key, what was got, what is allowed."""
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(location)
+    if first["type"] != "extra_forbidden":
+        message = first["msg"].removeprefix("Value error, ")
+        return f"{key}: {message[0].lower()}{message[1:]} (got {first['input']!r})"
+    allowed = _keys_at(model, location[:-1])
+    near = difflib.get_close_matches(location[-1], allowed, 1, cutoff=0.4)
+    section = ".".join(location[:-1]) or "the recipe"
+    hint = f"did you mean {near[0]!r}?" if near else f"{section} takes: {', '.join(allowed)}"
+    return f"unknown key {key!r}; {hint}"
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise InputError(f"override {override!r}: needs the form section.key=value, e.g. train.max_steps=20")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"override {override!r}: the value is not valid YAML") from error
+    node = tree
+    for part in parts[:-1]:
+        child = node.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise InputError(f"override {override!r}: {part} is a value, not a section")
+        node = child
+    node[parts[-1]] = _number(value)
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 5e-4 as a string; read it as the number that is meant."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _rename_aliases(tree: dict[str, Any]) -> None:
+    train = tree.get("train")
+    orpo = train.get("orpo") if isinstance(train, dict) else None
+    if not isinstance(orpo, dict):
+        return
+    for alias in ORPO_BETA_ALIASES:
+        if alias in orpo:
+            if "beta" in orpo:
+                raise InputError(f"train.orpo has both beta and {alias}, its alias; keep beta")
+            orpo["beta"] = orpo.pop(alias)
+            print(f"note: train.orpo.{alias} is read as train.orpo.beta", file=sys.stderr)
+
+
+def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
+    for part in location:
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,1 @@
+"""Serving: checkpoints in, one verified OpenAI-compatible endpoint out."""

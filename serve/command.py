@@ -1,0 +1,107 @@
+"""What to start for a recipe on given hardware: pure functions, tested as such."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trimtab.recipes.schema import ServeSection
+
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What engines share: visible CUDA devices and CPU cores."""
+
+    gpus: int
+    cpus: int
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One vLLM process: its model directory, and LoRA adapters by served name in adapters mode.
+
+    ``served`` maps each model name of the endpoint to the artifact whose probes it must answer as.
+    """
+
+    name: str
+    model_dir: Path
+    kind: str
+    socket: Path
+    served: dict[str, Path]
+    adapters: dict[str, Path] = field(default_factory=dict)
+    lora_rank: int = 16
+
+
+def detect_hardware() -> Hardware:
+    """GPUs that nvidia-smi lists (CUDA_VISIBLE_DEVICES respected) and usable CPU cores; imports no torch."""
+    cpus = len(os.sched_getaffinity(0))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return Hardware(len([d for d in visible.split(",") if d.strip() not in ("", "-1")]), cpus)
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "-L"],  # noqa: S607 (wherever the driver put it)
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return Hardware(0, cpus)
+    return Hardware(sum(line.startswith("GPU ") for line in listed.stdout.splitlines()), cpus)
+
+
+def engine_command(engine: Engine, section: ServeSection, hardware: Hardware, engines: int) -> list[str]:
+    """The vLLM server's argument list, listening on a Unix socket only.
+
+    On the CPU compiled mode must be off: it was seen to answer garbage without an error. GPTQ checkpoints are
+    computed in bfloat16 (vLLM's kernels take no float32), others on the CPU in float32, which is faster there.
+    """
+    dtype = "bfloat16" if hardware.gpus or engine.kind == "gptq" else "float32"
+    command = [
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        *("--model", str(engine.model_dir)),
+        *("--served-model-name", engine.name),
+        *("--uds", str(engine.socket)),
+        *("--dtype", dtype),
+        *("--max-model-len", str(section.max_model_len)),
+        *("--max-num-seqs", str(section.max_num_seqs)),
+        *("--shutdown-timeout", "5"),
+        *("--disable-access-log-for-endpoints", "/health"),
+    ]
+    if hardware.gpus:
+        command += ["--gpu-memory-utilization", f"{0.9 / _engines_per_gpu(engines, hardware):.2f}"]
+    else:
+        command += ["--enforce-eager"]
+    if engine.adapters:
+        command += ["--enable-lora", "--max-loras", str(len(engine.adapters))]
+        command += ["--max-lora-rank", str(next(r for r in _LORA_RANKS if r >= engine.lora_rank))]
+        command += ["--lora-modules", *(f"{name}={path}" for name, path in engine.adapters.items())]
+    return command
+
+
+def engine_environment(index: int, section: ServeSection, hardware: Hardware, engines: int) -> dict[str, str]:
+    """What the engine's environment has beside ours: offline, no telemetry, its share of cores or a GPU."""
+    environment = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    if hardware.gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = _device(index % hardware.gpus)
+    else:
+        environment["VLLM_CPU_KVCACHE_SPACE"] = str(section.kv_cache_gib)
+        environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        environment["OMP_NUM_THREADS"] = str(max(1, hardware.cpus // engines))
+    return environment
+
+
+def _engines_per_gpu(engines: int, hardware: Hardware) -> int:
+    return -(-engines // hardware.gpus)
+
+
+def _device(index: int) -> str:
+    """The ``index``-th GPU among those that are visible to us."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[index].strip() if visible else str(index)

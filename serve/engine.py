@@ -1,0 +1,94 @@
+"""One vLLM process: started with its log in a file, watched until it answers, stopped with its children."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+
+from trimtab.artifacts.errors import GateError
+from trimtab.serve.command import Engine
+
+_PR_SET_PDEATHSIG = 1
+
+
+class EngineProcess:
+    """A running engine and the HTTP client that reaches it."""
+
+    def __init__(self, engine: Engine, command: list[str], environment: dict[str, str], log: Path) -> None:
+        self.engine = engine
+        self.log = log
+        self.ready = False
+        self._command = command
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+        transport = httpx.AsyncHTTPTransport(uds=str(engine.socket), limits=httpx.Limits(max_connections=None))
+        self.client = httpx.AsyncClient(
+            transport=transport, base_url="http://engine", timeout=httpx.Timeout(None, connect=5)
+        )
+
+    def start(self) -> None:
+        """Start the process in a session of its own; it gets SIGTERM if we die."""
+        self.engine.socket.unlink(missing_ok=True)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                env=os.environ | self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_terminate_with_parent,
+            )
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, or None while it runs."""
+        return self._process.poll() if self._process else None
+
+    async def wait_until_up(self, timeout: float) -> None:
+        """Until ``/health`` answers 200. GateError if the process ends or ``timeout`` seconds pass."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if self.exit_code is not None:
+                raise GateError(
+                    f"engine {self.engine.name} ended with code {self.exit_code} while starting: "
+                    f"{self._last_error()} (log: {self.log})"
+                )
+            with contextlib.suppress(httpx.TransportError):
+                if (await self.client.get("/health", timeout=5)).status_code == 200:
+                    return
+            await asyncio.sleep(0.5)
+        raise GateError(f"engine {self.engine.name} did not start within {timeout:.0f} s (log: {self.log})")
+
+    async def stop(self, grace: float = 15) -> None:
+        """SIGTERM, then after ``grace`` seconds SIGKILL, to the engine and all its children."""
+        self.ready = False
+        if self._process and self._process.poll() is None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(self._process.wait, grace)
+        if self._process:
+            # Its session is its own, so what is left of the group is the engine's workers.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            await asyncio.to_thread(self._process.wait)
+        await self.client.aclose()
+        self.engine.socket.unlink(missing_ok=True)
+
+    def _last_error(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()
+        errors = [line for line in lines if "Error" in line]
+        return (errors or lines or ["no output"])[-1].strip()[-300:]
+
+
+def _terminate_with_parent() -> None:
+    """In the child: ask the kernel for SIGTERM when the parent dies, however it dies (Linux)."""
+    with contextlib.suppress(OSError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

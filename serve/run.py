@@ -1,0 +1,176 @@
+"""The serve stage: check, start the engines, verify each, then say ready and stay until a signal."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import uvicorn
+
+from trimtab.artifacts.base_model import resolve_model
+from trimtab.artifacts.errors import GateError, InputError
+from trimtab.artifacts.manifest import Manifest
+from trimtab.artifacts.resources import MIB, directory_size, require_memory
+from trimtab.recipes.schema import Recipe, ServeSection
+from trimtab.serve.command import Engine, detect_hardware, engine_command, engine_environment
+from trimtab.serve.engine import EngineProcess
+from trimtab.serve.front import Served, build_front
+from trimtab.serve.verify import verify_artifact, verify_engine
+
+_ENGINE_MEMORY = 2600 * MIB  # API server, engine core and worker of one CPU engine, without weights and cache
+
+Mode = Literal["release", "adapters"]
+
+
+def serve(recipe: Recipe, mode: Mode) -> int:
+    """Serve every arm of the recipe until SIGINT or SIGTERM; 0 then. GateError if an engine fails its check."""
+    section = recipe.serve
+    with TemporaryDirectory(prefix="trimtab-") as sockets, listening(section.host, section.port) as listener:
+        engines = plan(recipe, mode, Path(sockets))
+        manifests = {name: verify_artifact(path) for engine in engines for name, path in engine.served.items()}
+        processes = _processes(recipe, engines)
+        return asyncio.run(_serve(section, processes, manifests, listener))
+
+
+def plan(recipe: Recipe, mode: Mode, sockets: Path) -> list[Engine]:
+    """The engines: one an arm in release mode, one for base and all adapters in adapters mode."""
+    run = recipe.run_dir
+    if mode == "adapters":
+        adapters: dict[str, Path] = {arm: run / arm / "adapter" for arm in recipe.train.arms}
+        base = resolve_model(recipe.model.name_or_path)
+        engine = Engine(
+            name="base",
+            model_dir=base.path,
+            kind="adapters",
+            socket=sockets / "base.sock",
+            served={"base": run / "base" / "merged", **adapters},
+            adapters=adapters,
+            lora_rank=recipe.train.lora_r,
+        )
+        return [engine]
+    kind = recipe.served_kind
+    return [
+        Engine(arm, run / arm / kind, kind, sockets / f"{arm}.sock", {arm: run / arm / kind})
+        for arm in recipe.arms
+    ]
+
+
+@contextlib.contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A bound socket. InputError when the address is taken or not ours."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+        yield listener
+    except OSError as error:
+        raise InputError(
+            f"{host}:{port} cannot be listened on ({error.strerror}); "
+            "stop what uses it, or choose another port: serve.port=8001"
+        ) from error
+    finally:
+        listener.close()
+
+
+def _processes(recipe: Recipe, engines: list[Engine]) -> list[EngineProcess]:
+    hardware = detect_hardware()
+    if not hardware.gpus:
+        weights = sum(directory_size(engine.model_dir) for engine in engines)
+        cache = recipe.serve.kv_cache_gib * 1024 * MIB
+        require_memory(
+            len(engines) * (_ENGINE_MEMORY + cache) + 2 * weights,
+            f"serving with {len(engines)} engines",
+            "serve fewer arms, or all on one engine: --mode adapters",
+        )
+    return [
+        EngineProcess(
+            engine,
+            engine_command(engine, recipe.serve, hardware, len(engines)),
+            engine_environment(index, recipe.serve, hardware, len(engines)),
+            recipe.run_dir / "serve" / f"{engine.name}.log",
+        )
+        for index, engine in enumerate(engines)
+    ]
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: the engines are stopped after it, by us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+async def _serve(
+    section: ServeSection,
+    processes: list[EngineProcess],
+    manifests: dict[str, Manifest],
+    listener: socket.socket,
+) -> int:
+    models = {
+        name: Served(process, manifests[name].kind, manifests[name].digest)
+        for process in processes
+        for name in process.engine.served
+    }
+    server = _Server(uvicorn.Config(build_front(models), log_level="warning", access_log=False))
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    front = asyncio.create_task(server.serve([listener]))
+    work = asyncio.create_task(_bring_up(section, processes, manifests))
+    stop = asyncio.create_task(stopped.wait())
+    try:
+        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not stop.done():
+            work.result()
+            print(f"ready: {section.url} serves {', '.join(models)}", flush=True)
+            await _watch(processes, stop)
+        return 0
+    finally:
+        work.cancel()
+        stop.cancel()
+        server.should_exit = True
+        await front
+        await asyncio.gather(*(process.stop() for process in processes))
+
+
+async def _bring_up(section: ServeSection, processes: list[EngineProcess], manifests: dict[str, Manifest]) -> None:
+    """Start all engines at once; each becomes ready when every model on it answers as its artifact."""
+    print(f"starting {len(processes)} engine(s); logs: {processes[0].log.parent}", flush=True)
+
+    async def one(process: EngineProcess) -> None:
+        process.start()
+        await process.wait_until_up(section.startup_timeout)
+        for name in process.engine.served:
+            worst = await verify_engine(process.client, name, manifests[name], section.probe_limit)
+            print(
+                f"{name}: answers as its {manifests[name].kind} artifact "
+                f"(probes differ by {worst:.3f} nats a token, limit {section.probe_limit:g})",
+                flush=True,
+            )
+        process.ready = True
+
+    tasks = [asyncio.create_task(one(process)) for process in processes]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _watch(processes: list[EngineProcess], stop: "asyncio.Task[bool]") -> None:
+    """Until ``stop``; an engine that ends is taken out. GateError when none is left."""
+    while not stop.done():
+        for process in processes:
+            if process.ready and process.exit_code is not None:
+                process.ready = False
+                print(f"engine {process.engine.name} ended (log: {process.log})", flush=True)
+        if not any(process.ready for process in processes):
+            raise GateError(f"no engine is left; logs: {processes[0].log.parent}")
+        await asyncio.wait({stop}, timeout=1)

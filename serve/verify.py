@@ -1,0 +1,56 @@
+"""Is what an engine answers what was exported? Asked of the engine itself, over its API."""
+
+from pathlib import Path
+
+import httpx
+
+from trimtab.artifacts.errors import GateError
+from trimtab.artifacts.manifest import Manifest, Probe, read_manifest, verify_files
+from trimtab.artifacts.probe import probe_difference
+
+
+def verify_artifact(directory: Path) -> Manifest:
+    """The manifest in ``directory``, its files' digests checked. GateError names what was changed."""
+    manifest = read_manifest(directory)
+    faults = verify_files(directory, manifest)
+    if faults:
+        raise GateError(f"{directory} is not what was exported: {', '.join(faults)}; make it again")
+    if not manifest.probe:
+        raise GateError(f"{directory}: its manifest has no probe to check a server by; make it again")
+    return manifest
+
+
+async def verify_engine(client: httpx.AsyncClient, model: str, manifest: Manifest, limit: float) -> float:
+    """Worst probe difference of the served ``model`` from its manifest, in nats a token.
+
+    GateError when it is beyond ``limit`` or the engine does not answer.
+    """
+    worst = 0.0
+    for probe in manifest.probe:
+        got = await served_logprobs(client, model, probe)
+        worst = max(worst, probe_difference(probe.logprobs, got))
+    if not worst <= limit:
+        raise GateError(
+            f"{model} does not answer as its artifact does: log-probabilities on the probe prompts differ by "
+            f"{worst:.3f} nats a token, limit {limit:g}; it was not made ready"
+        )
+    return worst
+
+
+async def served_logprobs(client: httpx.AsyncClient, model: str, probe: Probe) -> list[float]:
+    """Log-probabilities that the served ``model`` gives the probe's tokens after the first."""
+    request = {
+        "model": model,
+        "prompt": probe.token_ids,
+        "max_tokens": 1,
+        "temperature": 0,
+        "prompt_logprobs": 0,
+    }
+    try:
+        response = await client.post("/v1/completions", json=request, timeout=300)
+        response.raise_for_status()
+        positions = response.json()["choices"][0]["prompt_logprobs"]
+        tokens = zip(probe.token_ids[1:], positions[1:], strict=True)
+        return [float(position[str(token)]["logprob"]) for token, position in tokens]
+    except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
+        raise GateError(f"{model}: no log-probabilities for a probe prompt: {error!r}") from error

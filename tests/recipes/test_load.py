@@ -1,0 +1,80 @@
+"""Recipes: all shipped ones load; mistakes are named with what is meant."""
+
+from pathlib import Path
+
+import pytest
+
+from trimtab.artifacts.errors import InputError
+from trimtab.recipes.load import ORPO_BETA_ALIASES, load_recipe
+
+SHIPPED = sorted(Path("recipes").glob("*.yaml"))
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_shipped_recipes_load(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.name == path.stem
+    assert recipe.arms[0] == "base"
+
+
+def test_arms_differ_only_in_their_own_section() -> None:
+    recipe = load_recipe("recipes/quickstart.yaml", ["train.orpo.beta=0.2", "train.learning_rate=1e-4"])
+    assert recipe.train.orpo.beta == 0.2
+    assert recipe.train.arm("orpo").learning_rate == 1e-4
+
+
+def test_overrides_win_and_numbers_are_numbers() -> None:
+    recipe = load_recipe("recipes/quickstart.yaml", ["train.max_steps=3", "model=./here", "train.arms=[orpo]"])
+    assert recipe.train.max_steps == 3
+    assert recipe.model.name_or_path == "./here"
+    assert recipe.arms == ("base", "orpo")
+
+
+@pytest.mark.parametrize("alias", ORPO_BETA_ALIASES)
+def test_orpo_weight_aliases(alias: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, f"name: r\ntrain:\n  orpo:\n    {alias}: 0.25\n")
+    assert load_recipe(path).train.orpo.beta == 0.25
+    assert alias in capsys.readouterr().err
+    both = write(tmp_path, f"name: r\ntrain:\n  orpo:\n    {alias}: 0.25\n    beta: 0.1\n")
+    with pytest.raises(InputError, match=alias):
+        load_recipe(both)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: r\ntrain:\n  learning_rte: 1\n", "'train.learning_rte'; did you mean 'learning_rate'"),
+        ("name: r\ntrian: {}\n", "did you mean 'train'"),
+        ("name: r\nexport:\n  gptq:\n    group_sise: 32\n", "did you mean 'group_size'"),
+        ("name: r\ntrain:\n  qqqqqq: 1\n", "train takes: arms, max_steps"),
+        ("name: r\ntrain:\n  max_steps: 0\n", "train.max_steps: input should be greater than or equal to 1"),
+        ("name: r\ntrain:\n  arms: [dpo, dpo]\n", "each arm once"),
+        ("name: r\ntrain:\n  arms: [ppo]\n", "'dpo' or 'orpo'"),
+        ("name: ../up\n", "name: "),
+        ("seed: 1\n", "name: field required"),
+        ("name: [\n", "not valid YAML"),
+        ("just text\n", "needs a mapping"),
+    ],
+)
+def test_mistakes_are_named(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        load_recipe(write(tmp_path, text))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("override", ["train.max_steps", "=3", "train..x=1", "name.x=1"])
+def test_malformed_overrides(override: str) -> None:
+    with pytest.raises(InputError, match="override"):
+        load_recipe("recipes/quickstart.yaml", [override])
+
+
+def test_missing_recipe_names_the_shipped_ones() -> None:
+    with pytest.raises(InputError, match=r"quickstart\.yaml"):
+        load_recipe("nowhere.yaml")

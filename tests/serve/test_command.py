@@ -1,0 +1,87 @@
+"""The engines' command lines and environments, by hardware and mode."""
+
+from pathlib import Path
+
+import pytest
+
+from trimtab.recipes.load import load_recipe
+from trimtab.recipes.schema import ServeSection
+from trimtab.serve.command import Engine, Hardware, detect_hardware, engine_command, engine_environment
+
+CPU, GPUS = Hardware(gpus=0, cpus=8), Hardware(gpus=2, cpus=64)
+SECTION = ServeSection(max_model_len=1024)
+GPTQ = Engine("orpo", Path("runs/q/orpo/gptq"), "gptq", Path("s/orpo.sock"), {"orpo": Path("runs/q/orpo/gptq")})
+
+
+def option(command: list[str], name: str) -> str:
+    return command[command.index(name) + 1]
+
+
+def test_engines_listen_on_a_unix_socket_only() -> None:
+    for hardware in (CPU, GPUS):
+        command = engine_command(GPTQ, SECTION, hardware, 3)
+        assert option(command, "--uds") == "s/orpo.sock"
+        assert "--host" not in command
+        assert "--port" not in command
+        assert "--trust-remote-code" not in command
+        assert option(command, "--served-model-name") == "orpo"
+        assert option(command, "--max-model-len") == "1024"
+
+
+def test_cpu_engines_are_eager_and_share_cores_and_cache() -> None:
+    assert "--enforce-eager" in engine_command(GPTQ, SECTION, CPU, 3)
+    environment = engine_environment(1, SECTION, CPU, 3)
+    assert environment["OMP_NUM_THREADS"] == "2"
+    assert environment["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    assert engine_environment(0, SECTION, Hardware(0, 2), 3)["OMP_NUM_THREADS"] == "1"
+
+
+def test_gpu_engines_are_spread_and_share_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    command = engine_command(GPTQ, SECTION, GPUS, 3)
+    assert "--enforce-eager" not in command
+    assert option(command, "--gpu-memory-utilization") == "0.45"
+    devices = [engine_environment(i, SECTION, GPUS, 3)["CUDA_VISIBLE_DEVICES"] for i in range(3)]
+    assert devices == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert [engine_environment(i, SECTION, GPUS, 3)["CUDA_VISIBLE_DEVICES"] for i in range(2)] == ["4", "7"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "hardware", "dtype"),
+    [("gptq", CPU, "bfloat16"), ("merged", CPU, "float32"), ("merged", GPUS, "bfloat16")],
+)
+def test_dtype(kind: str, hardware: Hardware, dtype: str) -> None:
+    engine = Engine("a", Path("m"), kind, Path("s"), {})
+    assert option(engine_command(engine, SECTION, hardware, 1), "--dtype") == dtype
+
+
+@pytest.mark.parametrize(("rank", "limit"), [(1, "1"), (4, "8"), (16, "16"), (20, "32")])
+def test_adapters_on_one_engine(rank: int, limit: str) -> None:
+    adapters = {"dpo": Path("d"), "orpo": Path("o")}
+    engine = Engine("base", Path("m"), "adapters", Path("s"), {}, adapters, lora_rank=rank)
+    command = engine_command(engine, SECTION, CPU, 1)
+    at = command.index("--lora-modules")
+    assert command[at + 1 : at + 3] == ["dpo=d", "orpo=o"]
+    assert option(command, "--max-loras") == "2"
+    assert option(command, "--max-lora-rank") == limit
+
+
+def test_plan_has_an_engine_an_arm_or_one_for_all(embedded: Path) -> None:
+    from trimtab.serve.run import plan
+
+    recipe = load_recipe("recipes/quickstart.yaml")
+    release = plan(recipe, "release", Path("s"))
+    assert [engine.name for engine in release] == ["base", "dpo", "orpo"]
+    assert release[2].model_dir == Path("runs/quickstart/orpo/gptq")
+    (single,) = plan(recipe, "adapters", Path("s"))
+    assert single.model_dir == embedded
+    assert list(single.served) == ["base", "dpo", "orpo"]
+
+
+def test_no_visible_device_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert detect_hardware().gpus == 0
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert detect_hardware().gpus == 2

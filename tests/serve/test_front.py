@@ -1,0 +1,194 @@
+"""The front alone, over small stand-in engines on real Unix sockets (the real ones: tests/test_end_to_end.py)."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import Route
+
+from trimtab.artifacts.errors import GateError, InputError
+from trimtab.artifacts.manifest import Manifest, Probe
+from trimtab.serve.command import Engine
+from trimtab.serve.engine import EngineProcess
+from trimtab.serve.front import Served, build_front
+from trimtab.serve.run import listening
+from trimtab.serve.verify import verify_engine
+
+PROBE = Probe(messages=[], token_ids=[5, 6, 7], logprobs=[-1.0, -2.0])
+
+
+def stand_in(name: str) -> Starlette:
+    """An engine that streams three events, echoes bodies, and gives the probe's log-probabilities off by 0.05."""
+
+    async def completions(request: Request):
+        body = await request.json()
+        if "prompt_logprobs" in body:
+            positions = [None, {"6": {"logprob": -1.05}}, {"7": {"logprob": -2.05}}]
+            return JSONResponse({"choices": [{"prompt_logprobs": positions}]})
+        if body.get("stream"):
+
+            async def events() -> AsyncIterator[str]:
+                for word in (name, "says", "hello"):
+                    yield f"data: {word}\n\n"
+                    await asyncio.sleep(0.05)
+
+            return StreamingResponse(events(), media_type="text/event-stream")
+        return JSONResponse({"engine": name, "body": body}, 418 if body.get("fail") else 200)
+
+    return Starlette(routes=[Route("/v1/completions", completions, methods=["POST"])])
+
+
+@asynccontextmanager
+async def endpoint(tmp_path: Path) -> AsyncIterator[tuple[httpx.AsyncClient, dict[str, EngineProcess]]]:
+    """The front over engines a and b (ready) and c (not ready)."""
+    engines, servers, tasks = {}, [], []
+    for name in ("a", "b", "c"):
+        socket = tmp_path / f"{name}.sock"
+        engines[name] = EngineProcess(Engine(name, tmp_path, "gptq", socket, {}), [], {}, tmp_path / "log")
+        engines[name].ready = name != "c"
+        server = uvicorn.Server(uvicorn.Config(stand_in(name), uds=str(socket), log_level="error"))
+        servers.append(server)
+        tasks.append(asyncio.create_task(server.serve()))
+    while not all(server.started for server in servers):
+        await asyncio.sleep(0.01)
+    front = build_front({name: Served(engine, "gptq", "d" * 64) for name, engine in engines.items()})
+    transport = httpx.ASGITransport(front)
+    async with httpx.AsyncClient(transport=transport, base_url="http://front") as client:
+        yield client, engines
+    for engine in engines.values():
+        await engine.client.aclose()
+    for server in servers:
+        server.should_exit = True
+    await asyncio.gather(*tasks)
+
+
+def test_requests_go_to_the_engine_of_their_model_untouched(tmp_path: Path) -> None:
+    async def check() -> None:
+        async with endpoint(tmp_path) as (client, _):
+            for name in ("a", "b"):
+                body = {"model": name, "prompt": "é", "seed": 3}
+                answer = await client.post("/v1/completions", json=body)
+                assert answer.json() == {"engine": name, "body": body}
+            failing = await client.post("/v1/completions", json={"model": "a", "fail": True})
+            assert failing.status_code == 418
+            streamed = await client.post("/v1/completions", json={"model": "b", "stream": True})
+            assert streamed.text == "data: b\n\ndata: says\n\ndata: hello\n\n"
+            assert streamed.headers["content-type"].startswith("text/event-stream")
+
+    asyncio.run(check())
+
+
+def test_readiness_models_and_errors(tmp_path: Path) -> None:
+    async def check() -> None:
+        async with endpoint(tmp_path) as (client, engines):
+            assert (await client.get("/health")).status_code == 200
+            assert (await client.get("/ready")).status_code == 503
+            assert [m["id"] for m in (await client.get("/v1/models")).json()["data"]] == ["a", "b"]
+            engines["c"].ready = True
+            assert (await client.get("/ready")).json()["ready"] is True
+            engines["c"].ready = False
+            for body, status, text in [
+                (json.dumps({"model": "z"}), 404, "does not exist; there are: a, b, c"),
+                (json.dumps({"model": ["a"]}), 404, "does not exist"),
+                (json.dumps({"model": "c"}), 503, "not ready"),
+                ("{}", 400, "`model`"),
+                ("[1]", 400, "`model`"),
+                ("{half", 400, "`model`"),
+                (json.dumps({"model": "a", "prompt": "x" * (5 << 20)}), 413, "larger than 4 MiB"),
+            ]:
+                answer = await client.post("/v1/completions", content=body)
+                assert answer.status_code == status
+                assert text in answer.json()["error"]["message"]
+            for path in ("/tokenize", "/invocations", "/v1/completions/", "/pause"):
+                assert (await client.post(path, json={"model": "a"}, follow_redirects=False)).status_code in (
+                    404,
+                    307,
+                )
+            assert (await client.get("/v1/completions")).status_code == 405
+
+    asyncio.run(check())
+
+
+def test_a_dead_engine_is_an_error_not_a_hang(tmp_path: Path) -> None:
+    async def check() -> None:
+        async with endpoint(tmp_path) as (client, engines):
+            engines["a"].engine.socket.unlink()
+            answer = await client.post("/v1/completions", json={"model": "a"})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_down")
+
+    asyncio.run(check())
+
+
+def test_an_engine_is_verified_within_the_limit_and_refused_beyond(tmp_path: Path) -> None:
+    async def check() -> None:
+        manifest = Manifest(kind="gptq", arm="a", probe=[PROBE])
+        async with endpoint(tmp_path) as (_, engines):
+            assert await verify_engine(engines["a"].client, "a", manifest, 0.06) == pytest.approx(0.05)
+            with pytest.raises(GateError, match=r"differ by 0\.050 nats a token, limit 0\.04"):
+                await verify_engine(engines["a"].client, "a", manifest, 0.04)
+            other = PROBE.model_copy(update={"token_ids": [5, 8, 7]})
+            with pytest.raises(GateError, match="no log-probabilities"):
+                await verify_engine(engines["a"].client, "a", manifest.model_copy(update={"probe": [other]}), 9)
+
+    asyncio.run(check())
+
+
+def test_a_port_in_use_is_named() -> None:
+    with (
+        listening("127.0.0.1", 0) as taken,
+        pytest.raises(InputError, match=r"serve\.port=8001"),
+        listening("127.0.0.1", taken.getsockname()[1]),
+    ):
+        pass
+
+
+@contextmanager
+def running(script: str, tmp_path: Path) -> Iterator[EngineProcess]:
+    """An EngineProcess over a Python script."""
+    import sys
+
+    engine = Engine("e", tmp_path, "gptq", tmp_path / "e.sock", {})
+    process = EngineProcess(engine, [sys.executable, "-c", script], {"MARK": "1"}, tmp_path / "log" / "e.log")
+    process.start()
+    yield process
+    asyncio.run(process.stop(grace=1))
+    assert process.exit_code is not None
+
+
+def test_an_engine_that_ends_while_starting_says_why(tmp_path: Path) -> None:
+    script = "import os; print('x'); raise ValueError('no weights ' + os.environ['MARK'])"
+    with (
+        running(script, tmp_path) as process,
+        pytest.raises(GateError, match=r"ended with code 1 .*ValueError: no weights 1"),
+    ):
+        asyncio.run(process.wait_until_up(20))
+
+
+def test_stopping_takes_children_along_and_a_slow_start_times_out(tmp_path: Path) -> None:
+    import time
+
+    import psutil
+
+    script = (
+        "import signal, subprocess, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print(subprocess.Popen(['sleep', '300']).pid, flush=True)\n"
+        "time.sleep(300)\n"
+    )
+    with running(script, tmp_path) as process:
+        while not (text := process.log.read_text()).endswith("\n"):
+            time.sleep(0.05)
+        child = psutil.Process(int(text))
+        with pytest.raises(GateError, match="did not start within 1 s"):
+            asyncio.run(process.wait_until_up(1))
+        assert child.is_running()
+    time.sleep(0.2)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE

@@ -1,0 +1,1 @@
+"""Training: a recipe and an arm in, a LoRA adapter out."""
