@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 a check or gate failed, 2 bad usage or input.
 """
 
 import argparse
-import os
 import signal
 import sys
 from types import FrameType
@@ -54,8 +53,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; its exit code."""
     arguments = build_parser().parse_args(argv)
-    _quiet_environment()
     from trimtab.artifacts.errors import GateError, InputError
+    from trimtab.cli.quiet import quiet_libraries
+
+    quiet_libraries()
 
     try:
         return int(arguments.run(arguments) or 0)
@@ -79,20 +80,6 @@ def entry() -> None:
 def _terminate(number: int, frame: FrameType | None) -> None:
     """SIGTERM unwinds like an exception, so that partial directories and children are cleaned up."""
     raise SystemExit(128 + number)
-
-
-def _quiet_environment() -> None:
-    """No telemetry, no stray progress bars; set before libraries read them."""
-    for name in (
-        "VLLM_NO_USAGE_STATS",
-        "DO_NOT_TRACK",
-        "HF_HUB_DISABLE_TELEMETRY",
-        "HF_HUB_DISABLE_PROGRESS_BARS",
-    ):
-        os.environ.setdefault(name, "1")
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 if __name__ == "__main__":

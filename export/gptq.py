@@ -116,7 +116,7 @@ def unpack(qweight: Tensor, qzeros: Tensor, scales: Tensor, g_idx: Tensor, *, gr
 
 @contextlib.contextmanager
 def _gptqmodel_quiet() -> Iterator[None]:
-    """GPTQModel prints hundreds of lines, and writes a logs/ folder into the working directory."""
+    """GPTQModel prints tables, and writes a logs/ folder into the working directory."""
     with (
         tempfile.TemporaryDirectory() as scratch,
         contextlib.chdir(scratch),

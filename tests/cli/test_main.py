@@ -93,7 +93,7 @@ def test_too_little_disk_is_said_before_work_begins(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=5 << 20))
     with pytest.raises(InputError, match=r"export needs 100 MiB of disk .*, 5 MiB are free"):
         require_disk(tmp_path / "not" / "yet", 100 << 20, "export")
-    with pytest.raises(InputError, match="serving needs about .* close something"):
+    with pytest.raises(InputError, match=r"serving needs about .* close something"):
         require_memory(1 << 60, "serving", "close something")
 
 

@@ -1,0 +1,26 @@
+"""Keep libraries from talking over us: no telemetry, no banners, no progress bars but ours."""
+
+import logging
+import os
+
+_TALKATIVE = ("torchao", "torch.utils._pytree", "bitsandbytes", "tokenicer", "gptqmodel", "httpx", "kernels")
+
+
+def quiet_libraries() -> None:
+    """Set environment and log levels; call before heavy imports. What the user has set stays."""
+    for name in (
+        "VLLM_NO_USAGE_STATS",
+        "DO_NOT_TRACK",
+        "HF_HUB_DISABLE_TELEMETRY",
+        "HF_HUB_DISABLE_PROGRESS_BARS",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS",
+    ):
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    from logbar import LogBar  # GPTQModel, which PEFT imports where it is installed, prints a banner through it
+
+    LogBar.shared().setLevel("ERROR")
