@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
@@ -89,21 +90,25 @@ def compare(arguments: Namespace) -> int:
 
 
 def run(arguments: Namespace) -> int:
-    """All stages, each in a process of its own, then the report."""
+    """All stages, the heavy ones in processes of their own; ends with the report and where the time went."""
     recipe = _recipe(arguments)
     from trimtab.compare.run import finished_report
-    from trimtab.train.run import finished_adapter
 
     arguments.arm = None
-    if any(finished_adapter(recipe, arm) is None for arm in recipe.train.arms):
-        code = train(arguments)
+    spent: dict[str, float] = {}
+    for name, stage in (
+        ("train", lambda: train(arguments)),
+        ("export", lambda: 0 if finished_report(recipe) else _child("export", arguments)),
+        ("serve and compare", lambda: compare(arguments)),
+    ):
+        began = time.monotonic()
+        code = stage()
+        spent[name] = time.monotonic() - began
         if code:
             return code
-    if not finished_report(recipe):
-        code = _child("export", arguments)
-        if code:
-            return code
-    return compare(arguments)
+    parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in spent.items())
+    print(f"time: {sum(spent.values()) / 60:.1f} min ({parts})")
+    return 0
 
 
 def _recipe(arguments: Namespace) -> "Recipe":

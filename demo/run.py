@@ -1,5 +1,8 @@
 """The demo stage: the page over a recipe's endpoint, until a signal."""
 
+import signal
+import threading
+
 import httpx
 
 from trimtab.artifacts.errors import InputError
@@ -34,10 +37,11 @@ def demo(recipe: Recipe) -> int:
         ) from error
     print(f"endpoint: {recipe.serve.url}  models: {', '.join(arms)}")
     print(f"page:     http://{recipe.demo.host}:{recipe.demo.port}   (Ctrl-C ends)", flush=True)
-    try:
-        page.block_thread()
-    finally:
-        page.close()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    stop.wait()
+    page.close()
     return 0
 
 

@@ -11,6 +11,8 @@ trap 'rm -rf "$tmp"' EXIT
 compile() { # target, further uv arguments...
   local target=$1
   shift
+  # Pins that still fit stay as they are, unless UPGRADE=1.
+  [ -n "${UPGRADE:-}" ] || cp "requirements/$target.lock" "$tmp/$target.lock" 2>/dev/null || true
   "$tmp/venv/bin/uv" pip compile -q pyproject.toml --extra "$target" --extra embedded --extra dev \
     --override requirements/overrides-embedded.txt --python-version 3.11 \
     --python-platform x86_64-manylinux_2_28 --no-header --no-annotate --no-emit-index-url \

@@ -1,5 +1,6 @@
 """The wheel holds what is on disk, and what it holds works on its own."""
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -19,7 +20,9 @@ PACKAGES = [
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    shutil.rmtree(ROOT / "build", ignore_errors=True)  # setuptools would pack what an older build left there
     subprocess.run(command, check=True, capture_output=True)
+    shutil.rmtree(ROOT / "build", ignore_errors=True)
     (path,) = out.glob("*.whl")
     return path
 
