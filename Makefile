@@ -7,6 +7,7 @@ TARGET := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null
 LOCK := requirements/$(TARGET).lock
 STAMP := $(VENV)/.stamp-$(TARGET)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 RECIPE ?= recipes/quickstart.yaml
 
 .PHONY: help setup quickstart demo test test-fast lint browser lock clean
@@ -36,7 +37,8 @@ lint: setup      ## ruff and mypy
 
 browser:         ## Chromium for the page's tests
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
-	  { echo "installing chromium"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+	  { echo "installing chromium"; $(SUDO) apt-get update -qq && \
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 
 lock:            ## resolve pyproject.toml anew into requirements/*.lock (see CONTRIBUTING.md)
 	@PYTHON=$(PYTHON) TORCH_CPU_INDEX=$(TORCH_CPU_INDEX) bash requirements/lock.sh

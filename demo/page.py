@@ -63,8 +63,10 @@ def build(base_url: str, arms: tuple[str, ...], examples: list[Pair], max_tokens
 def _pane(arm: str) -> tuple[gr.Markdown, gr.Markdown]:
     with gr.Column(min_width=260, elem_classes="pane", elem_id=f"pane-{arm}"):
         gr.Markdown(f"### {TITLES.get(arm, arm)}")
-        answer = gr.Markdown(_EMPTY, elem_classes="answer", line_breaks=True, min_height=180)
-        figures = gr.Markdown("", elem_classes="figures")
+        answer = gr.Markdown(
+            _EMPTY, elem_classes="answer", elem_id=f"answer-{arm}", line_breaks=True, min_height=180
+        )
+        figures = gr.Markdown("", elem_classes="figures", elem_id=f"figures-{arm}")
     return answer, figures
 
 

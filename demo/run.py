@@ -28,7 +28,7 @@ def demo(recipe: Recipe) -> int:
             footer_links=[],
             prevent_thread_lock=True,
             css_paths=CSS,
-            theme=gr.themes.Soft(),
+            theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         )
     except OSError as error:
         raise InputError(

@@ -15,12 +15,16 @@ with sync_playwright() as playwright:
     page = browser.new_page(viewport={"width": 1440, "height": 1000}, device_scale_factor=1)
     page.goto(ADDRESS)
     examples = page.locator("#examples").get_by_role("button")
+    expect(examples.first).to_be_visible()
     chosen = examples.filter(has_text=EXAMPLE)
     (chosen if chosen.count() else examples).first.click()
     expect(page.locator("#chosen")).to_contain_text("Next step:")
     page.get_by_role("button", name="Compare").click()
-    for pane in page.locator(".pane .figures").all():
-        expect(pane).to_contain_text("chosen style", timeout=180_000)
+    for figures in page.locator("[id^=figures-]").all():
+        expect(figures).to_contain_text("tokens/s", timeout=180_000)
+    page.wait_for_function(
+        "[...document.querySelectorAll('[id^=figures-]')].every(f => /[✓✗]/.test(f.textContent))"
+    )
     page.wait_for_timeout(1000)
     page.screenshot(path="docs/page.png")
     browser.close()
