@@ -1,10 +1,10 @@
 # CPU image: the command line with vLLM's CPU build. Serves a run that is mounted at /data/runs.
 #   docker build -t trimtab .
-#   docker run --rm -p 127.0.0.1:8000:8000 -v "$PWD/runs:/data/runs:ro" trimtab
+#   docker run --rm --user "$(id -u)" -p 127.0.0.1:8000:8000 -v "$PWD/runs:/data/runs" trimtab
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 FROM ${BASE}
 
-ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 TRIMTAB_HOME=/data/cache
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 TRIMTAB_HOME=/data/cache HOME=/tmp
 RUN useradd --create-home --uid 10001 trimtab && mkdir -p /data/cache /data/runs && chown -R trimtab /data
 WORKDIR /opt/trimtab
 

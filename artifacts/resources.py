@@ -1,6 +1,7 @@
-"""Disk and memory asked for before work begins, so that a stage does not die half way."""
+"""What the machine has; disk and memory are asked for before work begins, so that no stage dies half way."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import psutil
@@ -28,6 +29,21 @@ def require_memory(need: int, purpose: str, remedy: str) -> None:
         raise InputError(
             f"{purpose} needs about {need // MIB} MiB of memory, {available // MIB} MiB are available; {remedy}"
         )
+
+
+def gpu_names() -> list[str]:
+    """Names of the NVIDIA GPUs that ``nvidia-smi`` lists; imports no torch."""
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],  # noqa: S607 (wherever the driver put it)
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return []
+    return [name.strip() for name in listed.stdout.splitlines()] if listed.returncode == 0 else []
 
 
 def directory_size(directory: Path) -> int:

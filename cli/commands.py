@@ -29,9 +29,11 @@ def data_check(arguments: Namespace) -> int:
 def train(arguments: Namespace) -> int:
     """Train one arm here, or each arm in a process of its own (so that its peak memory is its own)."""
     recipe = _recipe(arguments)
+    from trimtab.cli.quiet import quiet_gptqmodel
     from trimtab.train.run import check_inputs, finished_adapter, train_arm
 
     if arguments.arm:
+        quiet_gptqmodel()
         train_arm(recipe, arguments.arm)
         return 0
     for arm in recipe.train.arms:
@@ -47,9 +49,13 @@ def train(arguments: Namespace) -> int:
 
 def export(arguments: Namespace) -> int:
     """Merge and quantise."""
+    recipe = _recipe(arguments)
+    from trimtab.cli.quiet import quiet_gptqmodel
+
+    quiet_gptqmodel()
     from trimtab.export.run import export as run_export
 
-    for arm, directory in run_export(_recipe(arguments)).items():
+    for arm, directory in run_export(recipe).items():
         print(f"{arm}: {directory}")
     return 0
 
@@ -120,4 +126,13 @@ def _recipe(arguments: Namespace) -> "Recipe":
 def _child(command: str, arguments: Namespace, *more: str) -> int:
     """Run another trimtab command in a process of its own; its exit code."""
     line = [sys.executable, "-m", "trimtab.cli.main", command, arguments.recipe, *arguments.overrides, *more]
-    return subprocess.run(line, check=False).returncode
+    with subprocess.Popen(line) as child:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:  # the terminal has sent it to the child too
+            child.wait()
+            raise
+        except SystemExit:
+            child.terminate()
+            child.wait()
+            raise

@@ -4,7 +4,6 @@ import importlib.util
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from trimtab.artifacts.base_model import EMBEDDED, cache_home
+from trimtab.artifacts.resources import gpu_names
 
 GIB = 1 << 30
 _NEED_MEMORY, _NEED_DISK = 14 * GIB, 8 * GIB
@@ -41,21 +41,6 @@ def report() -> int:
         print(f"  ✗ {problem}")
     print("all that the quickstart needs is here: make quickstart" if not problems else "see above")
     return 1 if problems else 0
-
-
-def gpu_names() -> list[str]:
-    """Names of the GPUs that nvidia-smi lists."""
-    try:
-        listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],  # noqa: S607
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return []
-    return listed.stdout.split("\n")[:-1] if listed.returncode == 0 else []
 
 
 def differences(lock: str) -> list[str]:

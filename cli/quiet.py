@@ -21,6 +21,10 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.ERROR)
-    from logbar import LogBar  # GPTQModel, which PEFT imports where it is installed, prints a banner through it
+
+
+def quiet_gptqmodel() -> None:
+    """For processes that train or export: PEFT imports GPTQModel, which prints a banner through logbar."""
+    from logbar import LogBar
 
     LogBar.shared().setLevel("ERROR")

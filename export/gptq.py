@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from trimtab.artifacts.errors import InputError
+from trimtab.export.measure import compute_device
 from trimtab.recipes.schema import GptqSection
 
 # GPTQModel's worker pools need two at least, also on a machine of two cores.
@@ -96,7 +97,7 @@ def load_dequantized(directory: Path) -> Any:
     if unexpected or set(missing) - tied:
         raise RuntimeError(f"{directory}: tensors do not fit the model: {[*missing, *unexpected][:4]}")
     model.tie_weights()
-    return model.eval()
+    return model.to(compute_device()).eval()
 
 
 def unpack(qweight: Tensor, qzeros: Tensor, scales: Tensor, g_idx: Tensor, *, group_size: int) -> Tensor:

@@ -14,6 +14,11 @@ from trimtab.data.read import Pair
 from trimtab.data.render import render_pair
 
 
+def compute_device() -> str:
+    """Where models are merged and measured: the GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 @dataclass(frozen=True)
 class Drift:
     """Distance of a model from its reference over held-out answers.

@@ -8,6 +8,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from trimtab.export.measure import compute_device
+
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -21,8 +23,8 @@ TOKENIZER_FILES = (
 
 
 def load_base(base_dir: Path) -> Any:
-    """The base model in float32."""
-    return AutoModelForCausalLM.from_pretrained(base_dir, dtype=torch.float32).eval()
+    """The base model in float32, on the GPU where there is one."""
+    return AutoModelForCausalLM.from_pretrained(base_dir, dtype=torch.float32).to(compute_device()).eval()
 
 
 def load_with_adapter(base_dir: Path, adapter_dir: Path) -> Any:

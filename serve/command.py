@@ -1,11 +1,11 @@
 """What to start for a recipe on given hardware: pure functions, tested as such."""
 
 import os
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trimtab.artifacts.resources import gpu_names
 from trimtab.recipes.schema import ServeSection
 
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
@@ -36,22 +36,16 @@ class Engine:
 
 
 def detect_hardware() -> Hardware:
-    """GPUs that nvidia-smi lists (CUDA_VISIBLE_DEVICES respected) and usable CPU cores; imports no torch."""
-    cpus = len(os.sched_getaffinity(0))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return Hardware(len([d for d in visible.split(",") if d.strip() not in ("", "-1")]), cpus)
-    try:
-        listed = subprocess.run(
-            ["nvidia-smi", "-L"],  # noqa: S607 (wherever the driver put it)
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return Hardware(0, cpus)
-    return Hardware(sum(line.startswith("GPU ") for line in listed.stdout.splitlines()), cpus)
+    """The GPUs that this process may use and the CPU cores it may run on."""
+    gpus = usable_gpus(len(gpu_names()), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return Hardware(gpus, len(os.sched_getaffinity(0)))
+
+
+def usable_gpus(present: int, visible: str | None) -> int:
+    """How many of ``present`` GPUs ``CUDA_VISIBLE_DEVICES`` (None: not set) leaves."""
+    if visible is None or not present:
+        return present
+    return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
 
 
 def engine_command(engine: Engine, section: ServeSection, hardware: Hardware, engines: int) -> list[str]:

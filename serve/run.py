@@ -22,6 +22,7 @@ from trimtab.serve.front import Served, build_front
 from trimtab.serve.verify import verify_artifact, verify_engine
 
 _ENGINE_MEMORY = 2600 * MIB  # API server, engine core and worker of one CPU engine, without weights and cache
+_DRAIN = 30  # seconds that streams in flight have after a signal
 
 Mode = Literal["release", "adapters"]
 
@@ -118,11 +119,13 @@ async def _serve(
         for process in processes
         for name in process.engine.served
     }
-    server = _Server(uvicorn.Config(build_front(models), log_level="warning", access_log=False))
+    front = build_front(models)
+    config = uvicorn.Config(front, log_level="warning", access_log=False, timeout_graceful_shutdown=_DRAIN)
+    server = _Server(config)
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    front = asyncio.create_task(server.serve([listener]))
+    serving = asyncio.create_task(server.serve([listener]))
     work = asyncio.create_task(_bring_up(section, processes, manifests))
     stop = asyncio.create_task(stopped.wait())
     try:
@@ -136,7 +139,7 @@ async def _serve(
         work.cancel()
         stop.cancel()
         server.should_exit = True
-        await front
+        await serving
         await asyncio.gather(*(process.stop() for process in processes))
 
 

@@ -151,7 +151,7 @@ def test_page_shows_three_answers_from_one_prompt(run: Run, tmp_path: Path) -> N
         page.get_by_label("Prompt").fill("What is the capital of France?")
         page.get_by_role("button", name="Compare").click()
         for arm in ("orpo", "dpo", "base"):
-            expect(page.locator(f"#figures-{arm}")).to_contain_text("style", timeout=120_000)
+            expect(page.locator(f"#figures-{arm}")).to_contain_text(re.compile("[✓✗]"), timeout=120_000)
             assert len(page.locator(f"#answer-{arm}").inner_text()) > 20
         page.locator("#examples").get_by_role("button").first.click()
         expect(page.locator("#chosen")).to_contain_text("Next step:")

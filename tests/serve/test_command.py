@@ -6,7 +6,14 @@ import pytest
 
 from trimtab.recipes.load import load_recipe
 from trimtab.recipes.schema import ServeSection
-from trimtab.serve.command import Engine, Hardware, detect_hardware, engine_command, engine_environment
+from trimtab.serve.command import (
+    Engine,
+    Hardware,
+    detect_hardware,
+    engine_command,
+    engine_environment,
+    usable_gpus,
+)
 
 CPU, GPUS = Hardware(gpus=0, cpus=8), Hardware(gpus=2, cpus=64)
 SECTION = ServeSection(max_model_len=1024)
@@ -80,8 +87,10 @@ def test_plan_has_an_engine_an_arm_or_one_for_all(embedded: Path) -> None:
     assert list(single.served) == ["base", "dpo", "orpo"]
 
 
-def test_no_visible_device_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert detect_hardware().gpus == 0
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    assert detect_hardware().gpus == 2
+@pytest.mark.parametrize(
+    ("present", "visible", "usable"),
+    [(0, None, 0), (0, "0,1", 0), (4, None, 4), (4, "2,3", 2), (4, "", 0), (4, "-1", 0)],
+)
+def test_usable_gpus(present: int, visible: str | None, usable: int) -> None:
+    assert usable_gpus(present, visible) == usable
+    assert detect_hardware().cpus >= 1
