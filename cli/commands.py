@@ -97,14 +97,11 @@ def compare(arguments: Namespace) -> int:
 
 def run(arguments: Namespace) -> int:
     """All stages, the heavy ones in processes of their own; ends with the report and where the time went."""
-    recipe = _recipe(arguments)
-    from trimtab.compare.run import finished_report
-
     arguments.arm = None
     spent: dict[str, float] = {}
     for name, stage in (
         ("train", lambda: train(arguments)),
-        ("export", lambda: 0 if finished_report(recipe) else _child("export", arguments)),
+        ("export", lambda: _child("export", arguments)),
         ("serve and compare", lambda: compare(arguments)),
     ):
         began = time.monotonic()
