@@ -6,7 +6,7 @@ import sys
 from playwright.sync_api import expect, sync_playwright
 
 ADDRESS = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:7860"
-EXAMPLE = "Why do we sweat when we are hot?"
+EXAMPLE = "how to give feedback to a teammate"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 
 with sync_playwright() as playwright:
