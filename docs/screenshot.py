@@ -12,7 +12,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-backgroun
 with sync_playwright() as playwright:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-    page = browser.new_page(viewport={"width": 1440, "height": 1000}, device_scale_factor=1)
+    page = browser.new_page(viewport={"width": 1440, "height": 1240}, device_scale_factor=1)
     page.goto(ADDRESS)
     examples = page.locator("#examples").get_by_role("button")
     expect(examples.first).to_be_visible()
