@@ -10,9 +10,11 @@ WORKDIR /opt/trimtab
 
 # Locked packages first: a change to the sources does not install them again.
 COPY requirements/ requirements/
+# As in requirements/install.sh: torch's +cpu build is not on every index, so PyTorch's own comes second.
 RUN python3 -m venv /opt/venv \
-    && /opt/venv/bin/pip install --no-deps --extra-index-url https://download.pytorch.org/whl/cpu \
-       -r requirements/cpu.lock
+    && { /opt/venv/bin/pip install --no-deps -r requirements/cpu.lock \
+         || /opt/venv/bin/pip install --no-deps -r requirements/cpu.lock \
+            --extra-index-url https://download.pytorch.org/whl/cpu; }
 COPY . .
 RUN /opt/venv/bin/pip install --no-deps --no-build-isolation .
 
