@@ -7,7 +7,7 @@ from openai import APIError, AsyncOpenAI
 from tqdm import tqdm
 
 from trimtab.artifacts.errors import GateError
-from trimtab.data.read import Pair
+from trimtab.data.pair import Pair
 from trimtab.data.style import style_faults
 from trimtab.recipes.schema import CompareSection
 

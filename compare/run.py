@@ -9,7 +9,7 @@ from typing import Any
 from trimtab.artifacts.manifest import Manifest, Parent, current, new_artifact, read_manifest
 from trimtab.compare.answers import Answer, collect_answers
 from trimtab.compare.page import render_page
-from trimtab.data.read import data_parent, read_pairs
+from trimtab.data.resolve import resolve
 from trimtab.recipes.schema import Recipe
 
 
@@ -30,7 +30,7 @@ def finished_report(recipe: Recipe) -> Manifest | None:
 def compare(recipe: Recipe) -> None:
     """Ask every arm, put the figures together and write ``report/``."""
     manifest = Manifest(kind="report", arm="all", recipe=_inputs(recipe), parents=_parents(recipe))
-    pairs = read_pairs(recipe.data.heldout)[: recipe.compare.prompts]
+    pairs = resolve(recipe.data).heldout[: recipe.compare.prompts]
     began = time.monotonic()
     answers = collect_answers(recipe.serve.url, recipe.arms, pairs, recipe.compare, recipe.seed)
     report = {
@@ -99,4 +99,4 @@ def _inputs(recipe: Recipe) -> dict[str, Any]:
 def _parents(recipe: Recipe) -> list[Parent]:
     directories = [recipe.run_dir / arm / recipe.served_kind for arm in recipe.arms]
     shipped = [Parent(path=str(d), digest=read_manifest(d).digest) for d in directories]
-    return [*shipped, data_parent(recipe.data.heldout)]
+    return [*shipped, resolve(recipe.data).heldout_parent]

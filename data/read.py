@@ -1,114 +1,103 @@
-"""Preference pairs from JSONL in TRL's explicit-prompt conversational form, validated row by row.
+"""Pairs of a source, one by one: the container is opened, the form recognised, each row read or refused."""
 
-A row has ``prompt`` (messages that end with a user turn), ``chosen`` and ``rejected`` (one assistant
-message each); further columns are kept in ``extra``. Form: https://huggingface.co/docs/trl/dataset_formats
-"""
-
-import json
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
+from typing import NamedTuple
 
 from trimtab.artifacts.errors import InputError
-from trimtab.artifacts.manifest import Parent, sha256
+from trimtab.data.formats.containers import Opened, Rows, open_rows
+from trimtab.data.formats.forms import UNPAIRED, Form, recognise
+from trimtab.data.formats.thumbs import pair_thumbs
+from trimtab.data.pair import Pair, Row, RowError
+from trimtab.data.source import Source
 
-Message = dict[str, str]
-SAMPLE = ("sample/train", "sample/heldout")
-_ROLES = ("system", "user", "assistant")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One prompt with a chosen and a rejected answer."""
-
-    prompt: list[Message]
-    chosen: list[Message]
-    rejected: list[Message]
-    extra: dict[str, Any] = field(default_factory=dict)
+_LOOKED_AT = 100  # rows that decide on the form
 
 
-def data_path(source: str) -> Path:
-    """The file that ``source`` names: a path, or ``sample/train`` or ``sample/heldout``."""
-    if source in SAMPLE:
-        return Path(__file__).parent / f"{source}.jsonl"
-    return Path(source).expanduser()
+class Entry(NamedTuple):
+    """What came of one row: a pair, or why there is none. A row may give several pairs (votes)."""
+
+    number: int
+    pair: Pair | RowError
 
 
-def data_parent(source: str) -> Parent:
-    """``source`` as an entry of a manifest's ``parents``."""
-    return Parent(path=source, digest=sha256(_existing(source)))
+class Reading:
+    """A pass over a source. Iterate it once; the counts are whole afterwards."""
+
+    def __init__(self, source: Source, opened: Opened) -> None:
+        self.source, self.unit, self.progress = source, opened.unit, opened.progress
+        self.rows = self.pairs = self.left_out = 0
+        self._pending = [_renamed(located, source) for located in islice(opened.rows, _LOOKED_AT)]
+        self._later = opened.rows
+        good = [row for _, row in self._pending if not isinstance(row, RowError)]
+        self.form: Form | None = recognise(good, source.form, source.path) if good else None
+
+    def __iter__(self) -> Iterator[Entry]:
+        rows = chain(self._pending, (_renamed(located, self.source) for located in self._later))
+        for entry in _thumbs(self, rows) if self.form and self.form.name == UNPAIRED else _one_by_one(self, rows):
+            self.pairs += isinstance(entry.pair, Pair)
+            yield entry
 
 
-def read_pairs(source: str) -> list[Pair]:
-    """All pairs of ``source``. InputError names the file, the line and what is wrong with it."""
-    path = _existing(source)
+@contextmanager
+def open_pairs(source: Source) -> Iterator[Reading]:
+    """``source`` opened and its form recognised. InputError when either cannot be done."""
+    with open_rows(source) as opened:
+        yield Reading(source, opened)
+
+
+def read_pairs(source: str | Source) -> list[Pair]:
+    """All pairs of ``source``. InputError names the file, the row and what is wrong with it."""
+    source = Source(path=source) if isinstance(source, str) else source
     pairs = []
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            if raw.strip():
-                try:
-                    pairs.append(_pair(raw))
-                except _RowError as error:
-                    raise InputError(f"{path}, line {number}: {error}") from error
+    with open_pairs(source) as reading:
+        for number, pair in reading:
+            if isinstance(pair, RowError):
+                raise InputError(
+                    f"{source}, {reading.unit} {number}: {pair}; "
+                    f"see all that is wrong: trimtab data check {source.path} (--fix OUT repairs what can be)"
+                ) from pair
+            pairs.append(pair)
     if not pairs:
-        raise InputError(f"{path} holds no pairs; give JSONL rows with prompt, chosen and rejected")
+        raise InputError(f"{source} holds no pairs; give rows with prompt, chosen and rejected")
     return pairs
 
 
-class _RowError(ValueError):
-    """What is wrong with one row; read_pairs adds where it stands."""
+def _one_by_one(reading: Reading, rows: Rows) -> Iterator[Entry]:
+    for number, row in rows:
+        reading.rows += 1
+        if isinstance(row, RowError) or reading.form is None:
+            yield Entry(number, row if isinstance(row, RowError) else RowError("columns", "the form is not known"))
+            continue
+        try:
+            pairs = reading.form.convert(row)
+        except RowError as error:
+            yield Entry(number, error)
+            continue
+        reading.left_out += not pairs
+        yield from (Entry(number, pair) for pair in pairs)
 
 
-def _existing(source: str) -> Path:
-    path = data_path(source)
-    if not path.is_file():
-        raise InputError(
-            f"data file {source}: no such file; give a JSONL file, or the sample set: {', '.join(SAMPLE)}"
-        )
-    return path
+def _thumbs(reading: Reading, rows: Rows) -> Iterator[Entry]:
+    def counted() -> Rows:
+        for located in rows:
+            reading.rows += 1
+            yield located
+
+    for number, made in pair_thumbs(counted()):
+        if isinstance(made, int):
+            reading.left_out += made
+        else:
+            yield Entry(number, made)
 
 
-def _pair(raw: bytes) -> Pair:
-    try:
-        row = json.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise _RowError(f"invalid UTF-8 at byte {error.start}") from error
-    except json.JSONDecodeError as error:
-        raise _RowError(f"bad JSON: {error.msg} at column {error.colno}; a row is one JSON object") from error
-    if not isinstance(row, dict):
-        raise _RowError(f"got {type(row).__name__}, a row is a JSON object")
-    missing = [c for c in ("prompt", "chosen", "rejected") if c not in row]
-    if missing:
-        raise _RowError(f"missing column {missing[0]!r}; the row has: {', '.join(map(str, row)) or 'none'}")
-    prompt = _messages(row.pop("prompt"), "prompt")
-    chosen = _answer(row.pop("chosen"), "chosen")
-    rejected = _answer(row.pop("rejected"), "rejected")
-    if prompt[-1]["role"] != "user":
-        raise _RowError(f"prompt ends with a {prompt[-1]['role']} turn, it must end with a user turn")
-    if chosen[0]["content"].strip() == rejected[0]["content"].strip():
-        raise _RowError("chosen and rejected are equal; a pair must differ to be learnt from")
-    return Pair(prompt, chosen, rejected, row)
-
-
-def _answer(value: Any, column: str) -> list[Message]:
-    messages = _messages(value, column)
-    if len(messages) != 1 or messages[0]["role"] != "assistant":
-        roles = ", ".join(m["role"] for m in messages)
-        raise _RowError(f"{column} must be one assistant message, got: {roles}")
-    return messages
-
-
-def _messages(value: Any, column: str) -> list[Message]:
-    if not isinstance(value, list) or not value:
-        raise _RowError(
-            f"{column} must be a list of messages, got {type(value).__name__}; "
-            'example: [{"role": "user", "content": "..."}]'
-        )
-    for message in value:
-        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-            raise _RowError(f"{column} holds a message without role and content: {str(message)[:60]}")
-        if message["role"] not in _ROLES:
-            raise _RowError(f"{column} has role {message['role']!r}, allowed: {', '.join(_ROLES)}")
-        if not isinstance(message["content"], str) or not message["content"].strip():
-            raise _RowError(f"{column} holds an empty answer or message (role {message['role']})")
-    return [{"role": m["role"], "content": m["content"]} for m in value]
+def _renamed(located: tuple[int, Row | RowError], source: Source) -> tuple[int, Row | RowError]:
+    number, row = located
+    if isinstance(row, RowError) or not source.columns:
+        return located
+    names = {there: here for here, there in source.columns}
+    clash = [here for here, there in source.columns if here in row and there in row]
+    if clash:
+        return number, RowError("columns", f"--columns makes {clash[0]!r}, but the row has one; rename that too")
+    return number, {names.get(column, column): value for column, value in row.items()}

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from trimtab.artifacts.errors import InputError
-from trimtab.data.read import Message, Pair
+from trimtab.data.pair import Message, Pair
 
 
 class RenderedPair(NamedTuple):

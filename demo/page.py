@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from openai import AsyncOpenAI
 
-from trimtab.data.read import Pair
+from trimtab.data.pair import Pair
 from trimtab.data.style import style_faults
 from trimtab.demo.stream import Progress, stream_answer
 

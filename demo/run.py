@@ -6,14 +6,14 @@ import threading
 import httpx
 
 from trimtab.artifacts.errors import InputError
-from trimtab.data.read import read_pairs
+from trimtab.data.resolve import resolve
 from trimtab.recipes.schema import Recipe
 
 
 def demo(recipe: Recipe) -> int:
     """Serve the page until SIGINT or SIGTERM; 0 then."""
     arms = served_arms(recipe.serve.url)
-    examples = read_pairs(recipe.data.heldout)
+    examples = resolve(recipe.data).heldout
     import gradio as gr
 
     from trimtab.demo.page import CSS, build

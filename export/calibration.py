@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 from trimtab.artifacts.errors import InputError
-from trimtab.data.read import Pair
+from trimtab.data.pair import Pair
 from trimtab.data.render import render_pair
 from trimtab.recipes.schema import GptqSection
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trimtab.data.read import Pair
+from trimtab.data.pair import Pair
 from trimtab.data.render import render_pair
 
 

@@ -13,7 +13,8 @@ from trimtab.artifacts.errors import GateError, InputError
 from trimtab.artifacts.manifest import Check, Manifest, Parent, current, new_artifact, read_manifest
 from trimtab.artifacts.probe import make_probes
 from trimtab.artifacts.resources import MIB, directory_size, require_disk, require_memory
-from trimtab.data.read import Pair, data_parent, read_pairs
+from trimtab.data.pair import Pair
+from trimtab.data.resolve import resolve
 from trimtab.recipes.schema import Recipe
 
 _MERGE_PAIRS = 8  # a merge is a matter of rounding: a thousand tokens show it
@@ -22,7 +23,7 @@ _MERGE_PAIRS = 8  # a merge is a matter of rounding: a thousand tokens show it
 def export(recipe: Recipe) -> dict[str, Path]:
     """Export every arm of the recipe; the directory to serve, by arm. Finished artifacts are kept."""
     base = resolve_model(recipe.model.name_or_path)
-    heldout = read_pairs(recipe.data.heldout)
+    heldout = resolve(recipe.data).heldout
     for trained in recipe.train.arms:
         adapter = read_manifest(recipe.run_dir / trained / "adapter", "adapter")
         if adapter.parents[0].digest != base.digest:
@@ -47,7 +48,7 @@ def export(recipe: Recipe) -> dict[str, Path]:
 def export_merged(recipe: Recipe, base: BaseModel, arm: str, heldout: list[Pair]) -> Manifest:
     """``<arm>/merged``: base plus adapter; the base's own files for the base arm."""
     adapter_dir = recipe.run_dir / arm / "adapter"
-    parents = [base.parent, data_parent(recipe.data.heldout)]
+    parents = [base.parent, resolve(recipe.data).heldout_parent]
     if arm != "base":
         adapter = read_manifest(adapter_dir, "adapter")
         parents.append(Parent(path=str(adapter_dir), digest=adapter.digest))
@@ -72,8 +73,8 @@ def export_gptq(recipe: Recipe, arm: str, heldout: list[Pair]) -> Manifest:
     merged_dir = recipe.run_dir / arm / "merged"
     parents = [
         Parent(path=str(merged_dir), digest=read_manifest(merged_dir, "merged").digest),
-        data_parent(recipe.data.train),
-        data_parent(recipe.data.heldout),
+        resolve(recipe.data).train_parent,
+        resolve(recipe.data).heldout_parent,
     ]
     export_section = recipe.export.model_dump(mode="json", exclude={"quantize"})
     inputs = {"seed": recipe.seed, "export": export_section}
@@ -86,7 +87,7 @@ def export_gptq(recipe: Recipe, arm: str, heldout: list[Pair]) -> Manifest:
         from trimtab.export.merge import copy_tokenizer, load_base
 
         tokenizer = AutoTokenizer.from_pretrained(merged_dir)
-        train = read_pairs(recipe.data.train)
+        train = resolve(recipe.data).train
         samples = calibration_tokens(tokenizer, train, heldout, recipe.export.gptq, recipe.seed)
         quantize(merged_dir, target, samples, recipe.export.gptq)
         copy_tokenizer(merged_dir, target)

@@ -3,7 +3,7 @@
 import difflib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -39,7 +39,7 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
     """The first fault of ``error`` as one line: key, what was got, what is allowed."""
     first = error.errors()[0]
-    location = [str(part) for part in first["loc"]]
+    location = [str(part) for part in first["loc"] if "[" not in str(part)]  # no names of types
     key = ".".join(location)
     if first["type"] != "extra_forbidden":
         message = first["msg"].removeprefix("Value error, ")
@@ -94,8 +94,15 @@ def _rename_aliases(tree: dict[str, Any]) -> None:
 
 def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
     for part in location:
-        annotation = model.model_fields[part].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
+        if not part.isdigit():  # a place in a list: its items are of the field's model
+            inner = _model_in(model.model_fields[part].annotation)
+            if inner is None:
+                return []
+            model = inner
     return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)

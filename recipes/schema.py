@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from trimtab.artifacts.base_model import EMBEDDED
+from trimtab.data.source import Source
 
 TrainedArm = Literal["dpo", "orpo"]
 Positive = Annotated[float, Field(gt=0)]
@@ -31,10 +32,27 @@ class ModelSection(Section):
 
 
 class DataSection(Section):
-    """Preference pairs: JSONL files, or the sample set's two parts by name."""
+    """Preference pairs: one source or several, each a path, a hub id, a name of the sample set, or a mapping.
 
-    train: str = "sample/train"
-    heldout: str = "sample/heldout"
+    ``heldout`` may be a share of the training pairs instead (0.1), split off by prompt. ``seed`` decides
+    mixture and split; it is not the experiment's seed, so that runs of several seeds hold out the same pairs.
+    """
+
+    train: tuple[Source, ...] = (Source(path="sample/train"),)
+    heldout: tuple[Source, ...] | float = (Source(path="sample/heldout"),)
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("train", "heldout", mode="before")
+    @classmethod
+    def _listed(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, int | float) and info.field_name == "heldout":
+            if not 0 < value < 1:
+                raise ValueError("a share of the training pairs must lie between 0 and 1, e.g. 0.1")
+            return float(value)
+        several = value if isinstance(value, list | tuple) else [value]
+        if not several or not all(isinstance(source, str | dict | Source) for source in several):
+            raise ValueError("needs a source: a path, a mapping with path, or a list of these")
+        return tuple({"path": source} if isinstance(source, str) else source for source in several)
 
 
 class ArmSection(Section):

@@ -14,6 +14,7 @@ PACKAGES = [
     package.removeprefix("trimtab.")
     for package in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
 ]
+FOLDERS = [package.replace(".", "/") for package in PACKAGES]
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +29,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_package_folder_is_named() -> None:
-    tests = {"tests"}
-    on_disk = {path.parent.name for path in ROOT.glob("*/__init__.py")} - tests
+    tests = {"tests", "build"}
+    found = (path.parent.relative_to(ROOT) for path in ROOT.glob("[a-z]*/**/__init__.py"))
+    on_disk = {".".join(path.parts) for path in found if path.parts[0] not in tests}
     assert set(PACKAGES) == on_disk
 
 
@@ -38,7 +40,7 @@ def test_wheel_equals_the_folders(wheel: Path) -> None:
         name.removeprefix("trimtab/") for name in zipfile.ZipFile(wheel).namelist() if name.startswith("trimtab/")
     }
     tracked = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES],
+        ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard", *FOLDERS],
         check=True,
         capture_output=True,
         text=True,

@@ -12,7 +12,8 @@ from trimtab.artifacts.errors import GateError
 from trimtab.artifacts.manifest import Manifest, Parent, current, new_artifact
 from trimtab.artifacts.probe import make_probes
 from trimtab.artifacts.resources import MIB, directory_size, require_disk, require_memory
-from trimtab.data.read import Pair, data_parent, read_pairs
+from trimtab.data.pair import Pair
+from trimtab.data.resolve import resolve
 from trimtab.recipes.schema import Recipe, TrainedArm
 
 
@@ -21,6 +22,7 @@ def adapter_inputs(recipe: Recipe, arm: TrainedArm) -> dict[str, Any]:
     common = recipe.train.model_dump(mode="json", exclude={"arms", "orpo", "dpo"})
     return {
         "model": recipe.model.name_or_path,
+        "data": recipe.data.model_dump(mode="json"),
         "seed": recipe.seed,
         "train": common | {arm: recipe.train.arm(arm).model_dump()},
     }
@@ -40,8 +42,7 @@ def finished_adapter(recipe: Recipe, arm: TrainedArm) -> Manifest | None:
 def check_inputs(recipe: Recipe) -> None:
     """InputError for anything wrong with base model, data, disk or memory, before weights are loaded."""
     base = resolve_model(recipe.model.name_or_path)
-    read_pairs(recipe.data.train)
-    read_pairs(recipe.data.heldout)
+    resolve(recipe.data)
     require_disk(recipe.run_dir, 3 * directory_size(base.path) + 200 * MIB, "this experiment")
     require_memory(
         4 * directory_size(base.path) + 3000 * MIB,
@@ -57,7 +58,7 @@ def train_arm(recipe: Recipe, arm: TrainedArm) -> Manifest:
         return done
     check_inputs(recipe)
     base = resolve_model(recipe.model.name_or_path)
-    train, heldout = read_pairs(recipe.data.train), read_pairs(recipe.data.heldout)
+    train, heldout, *_ = resolve(recipe.data)
     manifest = Manifest(
         kind="adapter", arm=arm, recipe=adapter_inputs(recipe, arm), parents=_parents(recipe, base)
     )
@@ -119,4 +120,5 @@ def _probe(trainer: Any, heldout: list[Pair], manifest: Manifest) -> None:
 
 
 def _parents(recipe: Recipe, base: BaseModel) -> list[Parent]:
-    return [base.parent, data_parent(recipe.data.train), data_parent(recipe.data.heldout)]
+    data = resolve(recipe.data)
+    return [base.parent, data.train_parent, data.heldout_parent]

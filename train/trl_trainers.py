@@ -14,7 +14,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import DPOConfig, DPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-from trimtab.data.read import Pair
+from trimtab.data.pair import Pair
 from trimtab.data.render import render_pair
 from trimtab.recipes.schema import Recipe, TrainedArm
 

@@ -7,7 +7,9 @@ from statistics import mean
 
 import pytest
 
-from trimtab.data.read import SAMPLE, Pair, read_pairs
+from trimtab.data.pair import Pair
+from trimtab.data.read import read_pairs
+from trimtab.data.source import SAMPLE
 from trimtab.data.style import in_chosen_style, style_faults, word_count
 
 FLAWS = {
