@@ -4,8 +4,10 @@ import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trimtab.artifacts.errors import InputError
+from trimtab.artifacts.hub import reach_hub
 from trimtab.artifacts.manifest import (
     MANIFEST,
     Manifest,
@@ -56,9 +58,31 @@ def resolve_model(name: str) -> BaseModel:
             raise InputError(
                 f"model {name!r}: no such directory; give a directory, a hub id (owner/name) or {EMBEDDED}"
             )
+        reach_hub()
         path = _from_hub(name)
     _check_directory(name, path)
     return BaseModel(name, path, digest_of({file.name: sha256(file) for file in model_files(path)}))
+
+
+def resolve_tokenizer(name: str) -> Any:
+    """The tokenizer of ``name`` with its chat template; of a hub model no weights are fetched."""
+    is_local = name == EMBEDDED or Path(name).expanduser().is_dir() or name.count("/") != 1
+    place = str(_embedded().path) if name == EMBEDDED else str(Path(name).expanduser()) if is_local else name
+    if not is_local:
+        reach_hub()
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"model {name!r}: no tokenizer can be had: {reason}; "
+            f"give a model directory, a hub id (owner/name) that can be reached, or {EMBEDDED}"
+        ) from error
+    if not tokenizer.chat_template:
+        raise InputError(f"model {name!r}: its tokenizer has no chat template; give an instruction-tuned model")
+    return tokenizer
 
 
 def model_files(directory: Path) -> list[Path]:

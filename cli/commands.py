@@ -17,15 +17,6 @@ def doctor(arguments: Namespace) -> int:
     return report()
 
 
-def data_check(arguments: Namespace) -> int:
-    """Validate a data file."""
-    from trimtab.data.read import read_pairs
-
-    pairs = read_pairs(arguments.file)
-    print(f"{arguments.file}: {len(pairs)} pairs, no errors")
-    return 0
-
-
 def train(arguments: Namespace) -> int:
     """Train one arm here, or each arm in a process of its own (so that its peak memory is its own)."""
     recipe = _recipe(arguments)

@@ -9,6 +9,7 @@ import sys
 from types import FrameType
 
 from trimtab.cli import commands
+from trimtab.cli.data_arguments import add_data_commands
 
 DESCRIPTION = "From preference pairs to a served, verified model."
 
@@ -21,11 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     doctor = add("doctor", help="what this machine can do, what is missing, what to type")
     doctor.set_defaults(run=commands.doctor)
 
-    data = add("data", help="check preference data")
-    data_commands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
-    check = data_commands.add_parser("check", help="validate a file row by row")
-    check.add_argument("file", help="a JSONL file, or sample/train or sample/heldout")
-    check.set_defaults(run=commands.data_check)
+    add_data_commands(add("data", help="convert, check, split and look at preference data"))
 
     for name, text in (
         ("train", "train the recipe's arms: one LoRA adapter each"),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from trimtab.artifacts.errors import InputError
+from trimtab.artifacts.hub import reach_hub
 from trimtab.data.formats.json_rows import MAX_ROW_BYTES, json_rows
 from trimtab.data.pair import Row, RowError
 from trimtab.data.source import SAMPLE, Source
@@ -153,6 +154,8 @@ def _looks_like_hub_id(name: str) -> bool:
 
 
 def _dataset(source: Source, path: Path) -> Opened:
+    if not path.is_dir():
+        reach_hub()
     import datasets
 
     try:
