@@ -31,13 +31,24 @@ class Reading:
         self._pending = [_renamed(located, source) for located in islice(opened.rows, _LOOKED_AT)]
         self._later = opened.rows
         good = [row for _, row in self._pending if not isinstance(row, RowError)]
-        self.form: Form | None = recognise(good, source.form, source.path) if good else None
+        self.form: Form | None = None
+        try:
+            self.form = recognise(good, source.form, source.path) if good else None
+        except InputError as error:
+            self._raise_file_fault(error)
+            raise
 
     def __iter__(self) -> Iterator[Entry]:
         rows = chain(self._pending, (_renamed(located, self.source) for located in self._later))
         for entry in _thumbs(self, rows) if self.form and self.form.name == UNPAIRED else _one_by_one(self, rows):
             self.pairs += isinstance(entry.pair, Pair)
             yield entry
+
+    def _raise_file_fault(self, cause: InputError) -> None:
+        """Where the file itself is damaged that is the reason to give."""
+        for number, row in self._pending:
+            if isinstance(row, RowError) and row.fault == "file":
+                raise InputError(f"{self.source}, {self.unit} {number}: {row}") from cause
 
 
 @contextmanager

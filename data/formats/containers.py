@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import zstandard
+
 from trimtab.artifacts.errors import InputError
 from trimtab.artifacts.hub import reach_hub
 from trimtab.data.formats.json_rows import MAX_ROW_BYTES, json_rows
@@ -22,6 +24,7 @@ from trimtab.data.source import SAMPLE, Source
 Rows = Iterator[tuple[int, Row | RowError]]
 _COMPRESSED = (".gz", ".zst")
 _FORMATS = (".json", ".jsonl", ".ndjson", ".csv", ".parquet")
+_DAMAGE = (OSError, EOFError, zlib.error, zstandard.ZstdError, csv.Error)
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -64,8 +67,11 @@ def open_rows(source: Source) -> Iterator[Opened]:
         yield _parquet(path)
         return
     with path.open("rb") as raw:
-        unit, rows = (_csv if kind == ".csv" else json_rows)(_decompressed(raw, path.suffix))
         size = max(1, path.stat().st_size)
+        try:
+            unit, rows = (_csv if kind == ".csv" else json_rows)(_decompressed(raw, path.suffix))
+        except _DAMAGE as error:
+            raise InputError(f"data file {source.path} is damaged: {error}") from error
         yield Opened(unit, _file_faults(rows), lambda: min(1.0, raw.tell() / size))
 
 
@@ -73,21 +79,17 @@ def _decompressed(raw: IO[bytes], suffix: str) -> IO[bytes]:
     if suffix == ".gz":
         return gzip.open(raw, "rb")  # type: ignore[return-value]
     if suffix == ".zst":
-        import zstandard
-
         return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
     return raw
 
 
 def _file_faults(rows: Rows) -> Rows:
     """``rows``, with an error of the file itself as their last one."""
-    import zstandard
-
     number = 0
     try:
         for number, row in rows:
             yield number, row
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError, csv.Error) as error:
+    except _DAMAGE as error:
         yield number + 1, RowError("file", f"the file is damaged: {error}; the rest was not read")
 
 
