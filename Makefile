@@ -10,7 +10,7 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 RECIPE ?= recipes/quickstart.yaml
 
-.PHONY: help setup quickstart demo test test-fast lint browser lock clean
+.PHONY: help setup quickstart demo test test-fast soak lint browser lock clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
 
@@ -28,6 +28,9 @@ demo: quickstart  ## the same, then the endpoint and the page stay up
 
 test: setup browser lint  ## lint, types and every test, the real model included
 	@$(BIN)/python -m pytest
+
+soak: setup      ## 10,000 generated cases of every property of the data readers (minutes)
+	@SOAK_CASES=10000 $(BIN)/python -m pytest -q tests/data/test_properties.py
 
 test-fast: setup lint  ## without the tests that train, quantise or serve
 	@$(BIN)/python -m pytest -m "not slow"

@@ -27,22 +27,8 @@ CASES = int(os.environ.get("SOAK_CASES", "300"))
 settings.register_profile("here", max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile("here")
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40) | st.sampled_from(
-    [
-        "\n\nHuman: hi",
-        "Human:",
-        " lead",
-        "trail ",
-        "a\r\nb",
-        "\u2028",
-        "\x00",
-        '"',
-        "\\u0041",
-        "<|im_end|>",
-        "[INST]",
-        "0",
-    ]
-)
+ODD = ["\n\nHuman: hi", "Human:", " lead", "trail ", "a\r\nb", "\u2028", "\x00", '"', "\\u0041", "<|im_end|>", "0"]
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40) | st.sampled_from(ODD)
 roles = st.sampled_from(["user", "assistant", "system"])
 messages = st.lists(st.builds(lambda role, text: {"role": role, "content": text}, roles, texts), max_size=4)
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
@@ -160,29 +146,13 @@ said = st.fixed_dictionaries(
         "value": texts,
     },
 )
-columns = [
-    "prompt",
-    "chosen",
-    "rejected",
-    "messages",
-    "rejected_response",
-    "conversations",
-    "instruction",
-    "input",
-    "history",
-    "system",
-    "question",
-    "answers",
-    "ranking",
-    "preferred_output",
-    "non_preferred_output",
-    "completion",
-    "label",
-    "tools",
-    "id",
-]
+COLUMNS = """prompt chosen rejected messages rejected_response conversations instruction input history system question
+answers ranking preferred_output non_preferred_output completion label tools id"""
 rows = st.dictionaries(
-    st.sampled_from(columns), json_values | texts | said | st.lists(said, max_size=3), min_size=1, max_size=7
+    st.sampled_from(COLUMNS.split()),
+    json_values | texts | said | st.lists(said, max_size=3),
+    min_size=1,
+    max_size=7,
 )
 
 
@@ -209,13 +179,9 @@ def test_any_line_is_a_row_or_an_error(raw: bytes) -> None:
         assert str(error)
 
 
+PIECES = [b"[", b"]", b"{", b"}", b",", b'"', b"\\", b"\n", b'{"chosen": "a", "rejected": "b"}', b"\xef\xbb\xbf"]
 fragments = st.lists(
-    st.binary(max_size=8)
-    | st.sampled_from(
-        [b"[", b"]", b"{", b"}", b",", b'"', b"\\", b"\n", b'{"chosen": "a", "rejected": "b"}', b"\xef\xbb\xbf"]
-    )
-    | rows.map(lambda row: json.dumps(row).encode()),
-    max_size=8,
+    st.binary(max_size=8) | st.sampled_from(PIECES) | rows.map(lambda row: json.dumps(row).encode()), max_size=8
 ).map(b"".join)
 names = st.sampled_from(["a.json", "a.jsonl", "a.csv", "a.jsonl.gz", "a.json.zst", "a.csv.gz", "a.parquet"])
 
