@@ -70,6 +70,10 @@ def resolve_tokenizer(name: str) -> Any:
     place = str(_embedded().path) if name == EMBEDDED else str(Path(name).expanduser()) if is_local else name
     if not is_local:
         reach_hub()
+    elif not Path(place).is_dir():
+        raise InputError(
+            f"model {name!r}: no such directory; give a directory, a hub id (owner/name) or {EMBEDDED}"
+        )
     from transformers import AutoTokenizer
 
     try:

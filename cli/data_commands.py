@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,13 +12,14 @@ if TYPE_CHECKING:
 def convert(arguments: Namespace) -> int:
     """Write the common form."""
     from trimtab.data.convert import convert as run_convert
+    from trimtab.data.read import LEFT_OUT
 
     done = run_convert(
         _source(arguments), arguments.out, skip_invalid=arguments.skip_invalid, force=arguments.force
     )
     print(f"{arguments.out}: {done.pairs} pairs from {done.rows} rows, form {done.form}")
     if done.left_out:
-        print(f"left out: {done.left_out} without a counterpart or a preference")
+        print(f"left out: {done.left_out} {LEFT_OUT[done.form]}")
     if done.refused:
         print(f"skipped: {done.refused.total()} rows that cannot be read", *done.examples, sep="\n  ")
     return 0
@@ -26,17 +28,20 @@ def convert(arguments: Namespace) -> int:
 def check(arguments: Namespace) -> int:
     """Report; 1 if there are errors."""
     from trimtab.artifacts.errors import InputError
+    from trimtab.data.check.fix import check_targets
     from trimtab.data.check.page import write_page
     from trimtab.data.check.run import Options
     from trimtab.data.check.run import check as run_check
     from trimtab.data.check.table import print_report
     from trimtab.data.source import Source
 
+    source = _source(arguments)
     if not 0 < arguments.max_similarity <= 1 or arguments.max_length < 1:
         raise InputError("--max-similarity must lie between 0 and 1, --max-length must be 1 or more")
+    if arguments.fix:
+        check_targets(source, arguments.fix, force=arguments.force)
     if arguments.html and not arguments.html.parent.is_dir():
         raise InputError(f"--html {arguments.html}: there is no folder {arguments.html.parent}; make it")
-    source = _source(arguments)
     options = Options(
         heldout=Source(path=arguments.heldout) if arguments.heldout else None,
         tokenizer=_tokenizer(arguments.model) if arguments.model else None,
@@ -58,7 +63,9 @@ def check(arguments: Namespace) -> int:
 
 def split(arguments: Namespace) -> int:
     """Write the two parts."""
+    from trimtab.artifacts.errors import InputError
     from trimtab.data.formats.containers import local_path
+    from trimtab.data.pair import RowError
     from trimtab.data.read import read_pairs
     from trimtab.data.split import split_pairs
     from trimtab.data.write import check_target, pair_writer
@@ -66,25 +73,29 @@ def split(arguments: Namespace) -> int:
     source = _source(arguments)
     outputs = (arguments.train, arguments.heldout)
     if arguments.train.resolve() == arguments.heldout.resolve():
-        from trimtab.artifacts.errors import InputError
-
         raise InputError(f"--train and --heldout are both {arguments.train}; give two names")
     for out in outputs:
         check_target(out, force=arguments.force, inputs=(local_path(source),))
     parts = split_pairs(read_pairs(source), arguments.share, arguments.seed)
-    for out, pairs in zip(outputs, parts, strict=True):
-        with pair_writer(out) as write:
+    with ExitStack() as stack:  # both appear, or neither
+        for write, pairs in zip([stack.enter_context(pair_writer(out)) for out in outputs], parts, strict=True):
             for pair in pairs:
-                write(pair)
-        print(f"{out}: {len(pairs)} pairs")
+                try:
+                    write(pair)
+                except RowError as error:
+                    raise InputError(f"{source}: a pair cannot be written: {error}") from error
+    print(*(f"{out}: {len(pairs)} pairs" for out, pairs in zip(outputs, parts, strict=True)), sep="\n")
     return 0
 
 
 def sample(arguments: Namespace) -> int:
     """Print rendered rows."""
+    from trimtab.artifacts.errors import InputError
     from trimtab.data.show import print_rows
 
-    print_rows(_source(arguments), _tokenizer(arguments.model), arguments.rows, arguments.row)
+    if arguments.rows < 1:
+        raise InputError(f"--rows {arguments.rows}: must be 1 or more")
+    print_rows(_source(arguments), lambda: _tokenizer(arguments.model), arguments.rows, arguments.row)
     return 0
 
 
@@ -104,9 +115,12 @@ def _source(arguments: Namespace) -> "Source":
     from trimtab.artifacts.errors import InputError
     from trimtab.data.source import Source
 
-    columns = {pair.partition("=")[0]: pair.partition("=")[2] for pair in arguments.columns}
-    if not all(here and there for here, there in columns.items()):
-        raise InputError(f"--columns {arguments.columns[0]}: needs the form prompt=NAME")
+    columns = {}
+    for pair in arguments.columns:
+        here, _, there = pair.partition("=")
+        if not here or not there or here in columns:
+            raise InputError(f"--columns {pair}: needs the form prompt=NAME, each column once")
+        columns[here] = there
     return Source(
         path=arguments.source,
         form=arguments.form,

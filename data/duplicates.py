@@ -14,7 +14,7 @@ _WORD = re.compile(r"\w+")
 class PromptGroups:
     """Groups prompts as they come: ``add`` joins a text to those that are near it.
 
-    Similarity is estimated from 64 hashes (standard error 0.05 at most). Broder 1997, "On the resemblance and
+    Similarity is estimated from 64 hashes (standard error 0.05 at the limit). Broder 1997, "On the resemblance and
     containment of documents"; the sketches and the index are datasketch's.
     """
 

@@ -58,6 +58,11 @@ class Pair:
         return "\n".join(message["content"] for message in self.prompt)
 
     @property
+    def asked(self) -> str:
+        """The prompt without system turns, which many prompts share: what tells one prompt from another."""
+        return "\n".join(message["content"] for message in self.prompt if message["role"] != "system")
+
+    @property
     def answers(self) -> tuple[str, str]:
         """The text of the chosen and of the rejected answer."""
         return self.chosen[0]["content"], self.rejected[0]["content"]

@@ -12,7 +12,9 @@ from trimtab.data.formats.thumbs import pair_thumbs
 from trimtab.data.pair import Pair, Row, RowError
 from trimtab.data.source import Source
 
+LEFT_OUT = {"unpaired": "thumbs without a counterpart", "votes": "votes that prefer nothing"}
 _LOOKED_AT = 100  # rows that decide on the form
+_AT_MOST = 10_000  # rows looked at where the first ones cannot be read
 
 
 class Entry(NamedTuple):
@@ -28,18 +30,22 @@ class Reading:
     def __init__(self, source: Source, opened: Opened) -> None:
         self.source, self.unit, self.progress = source, opened.unit, opened.progress
         self.rows = self.pairs = self.left_out = 0
-        self._pending = [_renamed(located, source) for located in islice(opened.rows, _LOOKED_AT)]
         self._later = opened.rows
-        good = [row for _, row in self._pending if not isinstance(row, RowError)]
+        self._pending = [renamed(located, source) for located in islice(opened.rows, _LOOKED_AT)]
+        while not (good := _good(self._pending)) and len(self._pending) < _AT_MOST:
+            more = [renamed(located, source) for located in islice(opened.rows, _LOOKED_AT)]
+            self._pending += more
+            if not more:
+                break
         self.form: Form | None = None
         try:
-            self.form = recognise(good, source.form, source.path) if good else None
+            self.form = recognise(good, source.form, source.path) if good or source.form else None
         except InputError as error:
             self._raise_file_fault(error)
             raise
 
     def __iter__(self) -> Iterator[Entry]:
-        rows = chain(self._pending, (_renamed(located, self.source) for located in self._later))
+        rows = chain(self._pending, (renamed(located, self.source) for located in self._later))
         for entry in _thumbs(self, rows) if self.form and self.form.name == UNPAIRED else _one_by_one(self, rows):
             self.pairs += isinstance(entry.pair, Pair)
             yield entry
@@ -103,12 +109,20 @@ def _thumbs(reading: Reading, rows: Rows) -> Iterator[Entry]:
             yield Entry(number, made)
 
 
-def _renamed(located: tuple[int, Row | RowError], source: Source) -> tuple[int, Row | RowError]:
+def renamed(located: tuple[int, Row | RowError], source: Source) -> tuple[int, Row | RowError]:
+    """A row with its columns called as ``source.columns`` says."""
     number, row = located
     if isinstance(row, RowError) or not source.columns:
         return located
     names = {there: here for here, there in source.columns}
-    clash = [here for here, there in source.columns if here in row and there in row]
+    clash = [here for here, there in source.columns if here in row and there in row and here not in names]
     if clash:
-        return number, RowError("columns", f"--columns makes {clash[0]!r}, but the row has one; rename that too")
+        return number, RowError(
+            "columns",
+            f"--columns makes {clash[0]!r}, but the row has one; rename that too: --columns old={clash[0]}",
+        )
     return number, {names.get(column, column): value for column, value in row.items()}
+
+
+def _good(located: list[tuple[int, Row | RowError]]) -> list[Row]:
+    return [row for _, row in located if not isinstance(row, RowError)]

@@ -22,10 +22,15 @@ def render_pair(tokenizer: Any, pair: Pair) -> RenderedPair:
 
 
 def render(tokenizer: Any, messages: list[Message], *, add_generation_prompt: bool = False) -> str:
-    """``messages`` by the chat template, as text."""
-    text: str = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=add_generation_prompt
-    )
+    """``messages`` by the chat template, as text. InputError when the template refuses them."""
+    from jinja2 import TemplateError
+
+    try:
+        text: str = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+    except TemplateError as error:
+        raise InputError(f"the chat template refuses the messages: {error}") from error
     return text
 
 

@@ -62,11 +62,11 @@ def _mixed(sources: tuple[Source, ...], seed: int) -> list[Pair]:
 
 def _refuse_same(train: list[Pair], heldout: list[Pair], name: str, heldout_name: str) -> None:
     """Figures on pairs that were trained on are no held-out figures."""
-    seen = {pair.prompt_text for pair in train}
-    both = sum(pair.prompt_text in seen for pair in heldout)
+    seen = {pair.asked for pair in train}
+    both = sum(pair.asked in seen for pair in heldout)
     if both:
         raise InputError(
             f"{both} of {len(heldout)} prompts of {heldout_name} are in {name} too: held-out figures would be of "
-            f"pairs trained on. `trimtab data check {name} --heldout {heldout_name} --fix OUT` drops them, "
+            "pairs trained on. `trimtab data check TRAIN --heldout HELDOUT --fix OUT` drops them, "
             "or hold out a share: data.heldout=0.1"
         )

@@ -1,5 +1,7 @@
 """Rows as the model sees them: the rendered template, the three spans marked, the tokens counted."""
 
+from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from rich.console import Console
@@ -14,23 +16,20 @@ from trimtab.data.source import Source
 _STYLES = {"prompt": "cyan", "chosen": "green", "rejected": "red"}
 
 
-def print_rows(source: Source, tokenizer: Any, rows: int, only: int | None) -> None:
+def print_rows(source: Source, load_tokenizer: Callable[[], Any], rows: int, only: int | None) -> None:
     """Print the first ``rows`` pairs of ``source``, or those of row ``only``."""
-    console = Console(soft_wrap=True, highlight=False)
-    shown = 0
     with open_pairs(source) as reading:
-        for number, pair in reading:
-            if only is not None and number != only:
-                continue
-            if isinstance(pair, RowError):
-                console.print(Text(f"{reading.unit} {number}: cannot be read: {pair}", style="bold red"))
-            else:
-                _print_pair(console, tokenizer, pair, f"{reading.unit} {number}")
-            shown += 1
-            if only is None and shown == rows:
-                break
-    if not shown:
+        wanted = (entry for entry in reading if only is None or entry.number == only)
+        entries = list(wanted if only is not None else islice(wanted, rows))
+    if not entries:
         raise InputError(f"{source} has no row {only}" if only is not None else f"{source} holds no rows")
+    console = Console(soft_wrap=True, highlight=False)
+    tokenizer = load_tokenizer()
+    for number, pair in entries:
+        if isinstance(pair, RowError):
+            console.print(Text(f"{reading.unit} {number}: cannot be read: {pair}", style="bold red"))
+        else:
+            _print_pair(console, tokenizer, pair, f"{reading.unit} {number}")
 
 
 def _print_pair(console: Console, tokenizer: Any, pair: Pair, where: str) -> None:

@@ -16,7 +16,7 @@ def split_pairs(pairs: list[Pair], share: float, seed: int) -> tuple[list[Pair],
     if not 0 < share < 1:
         raise InputError(f"the held-out share is {share}, it must lie between 0 and 1, e.g. 0.1")
     groups = PromptGroups()
-    members = [groups.add(pair.prompt_text) for pair in pairs]
+    members = [groups.add(pair.asked) for pair in pairs]
     by_group: dict[int, list[int]] = defaultdict(list)
     for index, member in enumerate(members):
         by_group[groups.group(member)].append(index)
@@ -35,5 +35,5 @@ def split_pairs(pairs: list[Pair], share: float, seed: int) -> tuple[list[Pair],
 
 def _draw(pairs: list[Pair], indices: list[int], seed: int) -> str:
     """A group's place in the draw: the digest of the seed and its first prompt in alphabetical order."""
-    prompt = min(pairs[index].prompt_text for index in indices)
+    prompt = min(pairs[index].asked for index in indices)
     return hashlib.sha256(f"{seed}\n{prompt}".encode()).hexdigest()

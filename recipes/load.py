@@ -38,7 +38,8 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
     """The first fault of ``error`` as one line: key, what was got, what is allowed."""
-    first = error.errors()[0]
+    # An unknown key is most often the cause of a missing one.
+    first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     location = [str(part) for part in first["loc"] if "[" not in str(part)]  # no names of types
     key = ".".join(location)
     if first["type"] != "extra_forbidden":

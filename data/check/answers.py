@@ -52,17 +52,19 @@ class LengthBias:
 
     def __init__(self, in_tokens: bool) -> None:
         self._unit = "tokens" if in_tokens else "characters"
-        self._lengths: list[tuple[int, int]] = []
+        self._lengths: list[tuple[int, int, int]] = []  # prompt, chosen, rejected
         self._numbers: list[int] = []
 
     def add(self, facts: Facts) -> None:
         """Measure one pair."""
-        self._lengths.append(facts.tokens[1:] if facts.tokens else (len(facts.chosen), len(facts.rejected)))
+        in_characters = len(facts.prompt), len(facts.chosen), len(facts.rejected)
+        self._lengths.append(facts.tokens or in_characters)
         self._numbers.append(facts.number)
 
     def finish(self) -> tuple[Finding, list[Histogram]]:
         """Share of pairs whose chosen answer is the longer one (ties apart) and Spearman's rank correlation."""
-        lengths = np.array(self._lengths, dtype=np.int64).reshape(-1, 2)
+        all_lengths = np.array(self._lengths, dtype=np.int64).reshape(-1, 3)
+        prompts, lengths = all_lengths[:, 0], all_lengths[:, 1:]
         difference = lengths[:, 0] - lengths[:, 1]
         untied = max(1, int((difference != 0).sum()))
         longer = float((difference > 0).sum() / untied) if difference.any() else 0.5
@@ -78,23 +80,16 @@ class LengthBias:
             {"chosen_longer_share": longer, "rank_correlation": rho, "pairs": len(lengths)},
             worst(scored),
         )
-        return finding, self._histograms(lengths, difference)
+        return finding, self._histograms(prompts, lengths, difference)
 
-    def _histograms(self, lengths: "np.ndarray", difference: "np.ndarray") -> list[Histogram]:
-        top = float(np.quantile(lengths, 0.99)) if len(lengths) else 1.0
-        edges = np.linspace(0, max(1.0, top), 25)
-        clipped = np.clip(lengths, 0, edges[-1])
-        sides = {
-            name: np.histogram(clipped[:, i], edges)[0].tolist() for i, name in enumerate(("chosen", "rejected"))
-        }
-        reach = float(np.quantile(np.abs(difference), 0.99)) if len(lengths) else 1.0
-        spread = np.linspace(-max(1.0, reach), max(1.0, reach), 26)
-        counts = np.histogram(np.clip(difference, spread[0], spread[-1]), spread)[0].tolist()
+    def _histograms(
+        self, prompts: "np.ndarray", lengths: "np.ndarray", difference: "np.ndarray"
+    ) -> list[Histogram]:
+        sides = {"chosen": lengths[:, 0], "rejected": lengths[:, 1]}
         return [
-            Histogram("Length of the answers (last bin: and longer)", self._unit, edges.tolist(), sides),
-            Histogram(
-                "Chosen minus rejected length (end bins: and more)", self._unit, spread.tolist(), {"pairs": counts}
-            ),
+            _lengths("Length of the answers (last bin: and longer)", self._unit, sides),
+            _lengths("Length of the prompts (last bin: and longer)", self._unit, {"prompts": prompts}),
+            _around_zero("Chosen minus rejected length (end bins: and more)", self._unit, difference),
         ]
 
 
@@ -128,6 +123,22 @@ class TooLong:
             worst(self._over),
         )
         return finding, []
+
+
+def _lengths(title: str, unit: str, series: dict[str, "np.ndarray"]) -> Histogram:
+    """Up to the 99th percentile; what is longer stands in the last bin."""
+    top = max(1.0, *(float(np.quantile(values, 0.99)) for values in series.values() if len(values)))
+    edges = np.linspace(0, top, 25)
+    counts = {name: np.histogram(np.clip(values, 0, top), edges)[0].tolist() for name, values in series.items()}
+    return Histogram(title, unit, edges.tolist(), counts)
+
+
+def _around_zero(title: str, unit: str, values: "np.ndarray") -> Histogram:
+    reach = max(1.0, float(np.quantile(np.abs(values), 0.99)) if len(values) else 1.0)
+    edges = np.linspace(-reach, reach, 26)
+    return Histogram(
+        title, unit, edges.tolist(), {"pairs": np.histogram(np.clip(values, -reach, reach), edges)[0].tolist()}
+    )
 
 
 def _rank_correlation(lengths: "np.ndarray") -> float:

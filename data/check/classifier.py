@@ -4,7 +4,9 @@ Not scikit-learn's, for transformers imports scikit-learn wherever it is install
 that trains, exports or serves.
 """
 
+import math
 import re
+from array import array
 from collections import Counter
 from itertools import pairwise
 
@@ -22,19 +24,19 @@ def tf_idf(texts: list[str]) -> csr_array:
 
     Terms weigh 1 + ln(count), times the smoothed inverse document frequency (Salton and Buckley 1988).
     """
-    bags = [_bag(text) for text in texts]
-    frequency = Counter(term for bag in bags for term in bag)
+    frequency = Counter(term for text in texts for term in set(_terms(text)))
     common = [(term, count) for term, count in frequency.most_common(_FEATURES) if count > 1]
     column = {term: index for index, (term, _) in enumerate(common)}
     idf = np.log((1 + len(texts)) / (1 + np.array([count for _, count in common], dtype=float))) + 1
-    entries = [
-        (row, column[term], 1 + np.log(count))
-        for row, bag in enumerate(bags)
-        for term, count in bag.items()
-        if term in column
-    ]
-    rows, columns, counts = (np.array(part) for part in zip(*entries, strict=True)) if entries else ([], [], [])
-    matrix = csr_array((counts, (rows, columns)), shape=(len(texts), len(common))) * idf
+    counts, columns, ends = array("d"), array("l"), array("l", [0])
+    for text in texts:  # split again rather than kept: bags of all texts would fill the memory
+        bag = Counter(term for term in _terms(text) if term in column)
+        counts.extend(1 + math.log(count) for count in bag.values())
+        columns.extend(column[term] for term in bag)
+        ends.append(len(columns))
+    matrix = (
+        csr_array((np.array(counts), np.array(columns), np.array(ends)), shape=(len(texts), len(common))) * idf
+    )
     norms = np.sqrt((matrix * matrix).sum(axis=1))
     return csr_array(matrix / np.maximum(norms, 1e-12)[:, None])
 
@@ -54,6 +56,6 @@ def preference_weights(difference: csr_array, strength: float = 10.0) -> "np.nda
     return np.asarray(fitted.x)
 
 
-def _bag(text: str) -> Counter[str]:
+def _terms(text: str) -> list[str]:
     tokens = _TOKEN.findall(text.lower())
-    return Counter([*tokens, *(f"{first} {second}" for first, second in pairwise(tokens))])
+    return [*tokens, *(f"{first} {second}" for first, second in pairwise(tokens))]

@@ -16,7 +16,7 @@ from trimtab.data.convert import with_progress
 from trimtab.data.formats.containers import local_path
 from trimtab.data.formats.json_rows import parse_row
 from trimtab.data.pair import Message, Pair, RowError
-from trimtab.data.read import Reading, open_pairs
+from trimtab.data.read import Reading, open_pairs, renamed
 from trimtab.data.source import Source
 from trimtab.data.write import check_target, pair_writer
 
@@ -36,13 +36,21 @@ def changes_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.changes.jsonl")
 
 
+def check_targets(source: Source, out: Path, *, force: bool) -> None:
+    """InputError when ``out`` or the list of changes beside it cannot be written."""
+    check_target(out, force=force, inputs=(local_path(source),))
+    if changes_path(out).exists() and not force:
+        raise InputError(f"{changes_path(out)} exists; give another name to --fix, or --force to replace both")
+
+
 def fix(source: Source, report: Report, options: Options, out: Path, *, force: bool = False) -> Fixed:
     """Write what is left of ``source`` to ``out`` and each change, with its reason, beside it.
 
     Repaired: bytes that are no UTF-8 (read as Windows-1252, their usual origin), end-of-turn tokens at the end
     of messages, personal data (masked). Dropped: rows with other errors, and what the findings say to leave out.
+    Repaired rows are not compared with the others again; a check of ``out`` does that.
     """
-    check_target(out, force=force, inputs=(local_path(source),))
+    check_targets(source, out, force=force)
     template = Template(options.tokenizer) if options.tokenizer is not None else None
     drops = {index: reason for finding in report.findings for index, reason in finding.drops.items()}
     fixed = Fixed()
@@ -54,6 +62,8 @@ def fix(source: Source, report: Report, options: Options, out: Path, *, force: b
             partial.open("w", encoding="utf-8") as changes,
         ):
             for index, (number, found) in enumerate(with_progress(reading, "fix")):
+                if isinstance(found, RowError) and found.fault == "file":
+                    raise InputError(f"{source}, {reading.unit} {number}: {found}; nothing was written")
                 for pair, reasons in _mended(found, reading, template, drops.get(index)):
                     reasons = _written(pair, write, reasons)
                     if reasons.dropped or reasons.repairs:
@@ -94,7 +104,8 @@ def _reread(error: RowError, reading: Reading) -> list[Pair]:
     if error.fault != "utf-8" or error.raw is None or reading.form is None:
         return []
     try:
-        return reading.form.convert(parse_row(_from_windows(error.raw)))
+        _, row = renamed((0, parse_row(_from_windows(error.raw))), reading.source)
+        return [] if isinstance(row, RowError) else reading.form.convert(row)
     except RowError:
         return []
 
@@ -133,7 +144,8 @@ def _cleaned(pair: Pair, template: Template | None, repairs: list[str]) -> tuple
     pair = _with_texts(pair, masked)
     repairs += [f"{count} {kind} masked" for kind, count in Counter(kinds).items()]
     chosen, rejected = pair.answers
-    if chosen.strip() == rejected.strip() or not all(m["content"].strip() for m in pair.prompt + pair.chosen):
+    texts = [message["content"].strip() for message in pair.prompt + pair.chosen + pair.rejected]
+    if chosen.strip() == rejected.strip() or not all(texts):
         return None, _Reasons([], "nothing to learn is left after the repair: " + ", ".join(repairs))
     fault = template.look_at([facts_of(0, 0, pair)])[0] if template else None
     return (None, _Reasons([], str(fault))) if fault else (pair, _Reasons(repairs))

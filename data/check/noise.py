@@ -9,13 +9,13 @@ from scipy.special import expit
 from trimtab.data.check.classifier import preference_weights, tf_idf
 from trimtab.data.check.findings import Facts, Finding, Histogram, worst
 
-_PAIRS = 3000  # as many are looked at; more cost time and change little
+_PAIRS = 2000  # as many are looked at; more cost time and change little
 _FEWEST = 50
 _FOLDS = 5
 _ACCURACY = 0.6  # below this the classifier does not know what preferred means here
 _STRONG = 0.8  # below this much of the estimate is the classifier's own error
 _NOISE = 0.05
-_CHARACTERS = 4000  # of each answer
+_CHARACTERS = 2000  # of each answer
 
 
 class LabelNoise:
@@ -35,7 +35,7 @@ class LabelNoise:
         self._seen += 1
         place = len(self._sample) if len(self._sample) < _PAIRS else self._draw.randrange(self._seen)
         if place < _PAIRS:
-            group = xxhash.xxh3_64_intdigest(facts.prompt.encode("utf-8", "surrogatepass")) >> 1
+            group = xxhash.xxh3_64_intdigest(facts.pair.asked.encode("utf-8", "surrogatepass")) >> 1
             item = (facts.chosen[:_CHARACTERS], facts.rejected[:_CHARACTERS], group, facts.number)
             self._sample[place : place + 1] = [item]
 

@@ -9,7 +9,7 @@ from trimtab.data.check.table import SIGNS, verdict
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _WIDTH, _HEIGHT, _BASE = 560, 220, 190  # of a plot; the last is where bars stand
-_CLASSES = {"pairs": "one", "chosen": "one", "rejected": "two"}
+_CLASSES = {"pairs": "one", "prompts": "one", "chosen": "one", "rejected": "two"}
 
 
 def write_page(report: Report, path: Path) -> None:

@@ -10,7 +10,7 @@ _PATTERNS = {
     "key": re.compile(
         r"\b(?:sk-[\w-]{20,}|AKIA[0-9A-Z]{16}|gh[pousr]_\w{36,}|github_pat_\w{22,}|hf_[A-Za-z0-9]{30,}"
         r"|xox[abprs]-[\w-]{10,}|AIza[\w-]{35}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})"
-        r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+        r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?:[\s\S]{0,9000}?-----END [A-Z ]*PRIVATE KEY-----)?"
     ),
     "card": re.compile(
         r"(?<![\w.,-])(?:[2-6]\d{12,18}|[2-6]\d{3}([ -])\d{4}\1\d{4}\1\d{4}|3[47]\d\d([ -])\d{6}\2\d{5})"
@@ -21,7 +21,22 @@ _PATTERNS = {
         r"(?![ .-]?\d|[\w-])"
     ),
 }
-_DIGITS = re.compile(r"\d{2}")
+_DIGITS = re.compile(r"\d{3}[ .-]?\d{3}")  # in every card and phone number, and in few texts
+_KEY_PARTS = (
+    "sk-",
+    "AKIA",
+    "ghp_",
+    "gho_",
+    "ghu_",
+    "ghs_",
+    "ghr_",
+    "github_pat_",
+    "hf_",
+    "xox",
+    "AIza",
+    "eyJ",
+    "-----",
+)
 
 
 def mask(text: str) -> tuple[str, list[str]]:
@@ -72,9 +87,10 @@ def _found(text: str) -> list[str]:
 
 
 def _kinds(text: str) -> list[str]:
-    """The kinds worth looking for: most texts hold neither an @ nor two digits side by side."""
+    """The kinds worth looking for, told by cheap signs that most texts lack."""
     kinds = ["e-mail"] if "@" in text else []
-    return [*kinds, "key", *(["card", "phone"] if _DIGITS.search(text) else [])]
+    kinds += ["key"] if any(part in text for part in _KEY_PARTS) else []
+    return kinds + (["card", "phone"] if _DIGITS.search(text) else [])
 
 
 def _is(kind: str, text: str) -> bool:

@@ -18,7 +18,7 @@ class Prompts:
 
     def add(self, facts: Facts) -> None:
         """Note one pair."""
-        self._members.append(self._groups.add(facts.prompt))
+        self._members.append(self._groups.add(facts.pair.asked))
         self._rows.append((facts.number, facts.index))
         prompt = facts.prompt.strip()
         self._answers.append((_hash(prompt, facts.chosen), _hash(prompt, facts.rejected)))
@@ -54,7 +54,7 @@ class Prompts:
         for answers, (number, index) in zip(self._answers, self._rows, strict=True):
             earlier = first.setdefault(answers, number)
             if earlier != number:
-                again[index] = f"the same pair as row {earlier}"
+                again[index] = f"the same pair as number {earlier}"
                 numbers.append((0.0, number))
         return Finding(
             "duplicate pairs",
@@ -90,7 +90,7 @@ class Leakage:
     def add(self, facts: Facts) -> None:
         """Look one prompt up."""
         self._pairs += 1
-        if self._heldout.holds(facts.prompt):
+        if self._heldout.holds(facts.pair.asked):
             self._found[facts.index] = facts.number
 
     def finish(self) -> tuple[Finding, list[Histogram]]:

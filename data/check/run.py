@@ -15,7 +15,7 @@ from trimtab.data.check.template import ControlTokenLooks, Template
 from trimtab.data.convert import with_progress
 from trimtab.data.duplicates import PromptGroups
 from trimtab.data.pair import Pair, RowError
-from trimtab.data.read import open_pairs, read_pairs
+from trimtab.data.read import LEFT_OUT, open_pairs, read_pairs
 from trimtab.data.source import Source
 
 _BATCH = 256
@@ -79,7 +79,7 @@ def _checks(options: Options) -> list[Any]:
     if options.heldout is not None:
         known = PromptGroups()
         for pair in read_pairs(options.heldout):
-            known.add(pair.prompt_text)
+            known.add(pair.asked)
         checks.append(Leakage(known, str(options.heldout)))
     return checks
 
@@ -117,5 +117,5 @@ def _error(report: Report, name: str, rows: list[tuple[int, str]]) -> Finding:
 def _left_out(report: Report) -> list[Finding]:
     if not report.left_out:
         return []
-    what = "thumbs without a counterpart" if report.form == "unpaired" else "rows that prefer nothing"
+    what = LEFT_OUT[report.form]
     return [Finding("left out", "warning", f"{report.left_out} {what}", {"count": report.left_out})]

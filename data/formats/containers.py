@@ -25,6 +25,7 @@ Rows = Iterator[tuple[int, Row | RowError]]
 _COMPRESSED = (".gz", ".zst")
 _FORMATS = (".json", ".jsonl", ".ndjson", ".csv", ".parquet")
 _DAMAGE = (OSError, EOFError, zlib.error, zstandard.ZstdError, csv.Error)
+_JSON_COLUMNS = ("tools", "history", "answers", "ranking", "images", "videos", "audios")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -63,9 +64,11 @@ def open_rows(source: Source) -> Iterator[Opened]:
             f"data file {source.path}: its name ends in {''.join(suffixes) or 'nothing'}; allowed: "
             f"{', '.join(_FORMATS)}, all but Parquet also with .gz or .zst"
         )
-    if kind == ".parquet":
+    if kind == ".parquet" and not (source.split or source.subset):
         yield _parquet(path)
         return
+    if source.split or source.subset:
+        raise InputError(f"data file {source.path} is one file: it has no splits or subsets; leave --split out")
     with path.open("rb") as raw:
         size = max(1, path.stat().st_size)
         try:
@@ -107,19 +110,21 @@ def _csv_rows(reader: Any) -> Rows:
         return
     for number, cells in enumerate((cells for cells in reader if cells), 1):
         if len(cells) == len(header):
-            yield number, {name: _cell(cell) for name, cell in zip(header, cells, strict=True)}
+            yield number, {name: _cell(name, cell) for name, cell in zip(header, cells, strict=True)}
         else:
             yield number, RowError("columns", f"{len(cells)} cells, the header has {len(header)}")
 
 
-def _cell(text: str) -> Any:
-    """A cell: text, but messages where it holds the JSON of messages."""
-    if text[:1] not in ("[", "{"):
+def _cell(name: str, text: str) -> Any:
+    """A cell: text, but messages where it holds the JSON of messages, and JSON in columns that never hold text."""
+    if text[:1] not in ("[", "{") and name not in _JSON_COLUMNS:
         return text
     try:
-        value = json.loads(text)
+        value = json.loads(text or "null")
     except (ValueError, RecursionError):
         return text
+    if name in _JSON_COLUMNS:
+        return value
     first = value[0] if isinstance(value, list) and value else value
     is_message = isinstance(first, dict) and (
         {"role", "content"} <= first.keys() or {"from", "value"} <= first.keys()
@@ -162,6 +167,8 @@ def _dataset(source: Source, path: Path) -> Opened:
 
     try:
         if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+            if source.subset:
+                raise ValueError(f"a saved dataset has no subsets, got {source.subset!r}")
             loaded: Any = datasets.load_from_disk(str(path))
         else:
             place = str(path) if path.is_dir() else source.path
@@ -174,14 +181,22 @@ def _dataset(source: Source, path: Path) -> Opened:
         ) from error
     if isinstance(loaded, dict):
         loaded = loaded[_split(source, list(loaded))]
+    elif source.split not in (None, str(loaded.split)):
+        raise InputError(f"data {source.path} is one split, {loaded.split}, not {source.split}; leave --split out")
     count = loaded.num_rows if isinstance(loaded, datasets.Dataset) else None
     done = 0
 
     def rows() -> Rows:
         nonlocal done
-        for row in loaded:
-            done += 1
-            yield done, _plain(row)
+        try:
+            for row in loaded:
+                done += 1
+                yield done, _plain(row)
+        except GeneratorExit:
+            raise
+        except Exception as error:  # as many kinds as there are containers and causes
+            fault = (str(error).splitlines() or [type(error).__name__])[0]
+            yield done + 1, RowError("file", f"the dataset cannot be read on: {fault}; the rest was not read")
 
     return Opened("row", rows(), lambda: done / max(1, count) if count is not None else None)
 

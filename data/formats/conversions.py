@@ -32,9 +32,16 @@ def _column(row: Row, name: str) -> Any:
     return row[name]
 
 
-def _system(row: Row) -> list[Message]:
-    """The row's ``system`` column as a turn; none where it is absent or empty."""
-    return [turn("system", row["system"], "system")] if row.get("system") else []
+def _pair(row: Row, prompt: list[Message], chosen: list[Message], rejected: list[Message], *used: str) -> Pair:
+    """The pair, with the columns in ``extra`` that the form has no use for.
+
+    A ``system`` column becomes the first turn in every form, unless the prompt has a system turn already.
+    """
+    if not row.get("system"):
+        used = (*used, "system")
+    elif prompt and prompt[0]["role"] != "system":
+        prompt, used = [turn("system", row["system"], "system"), *prompt], (*used, "system")
+    return make_pair(prompt, chosen, rejected, _rest(row, *used))
 
 
 def _answer(row: Row, column: str) -> list[Message]:
@@ -45,91 +52,84 @@ def _answer(row: Row, column: str) -> list[Message]:
     return [read_message(value, column)] if isinstance(value, dict) else read_messages(value, column)
 
 
+def _with_answers(row: Row, prompt: list[Message], *used: str) -> list[Pair]:
+    return [_pair(row, prompt, _answer(row, "chosen"), _answer(row, "rejected"), *used, *_SIDES)]
+
+
 def conversational(row: Row) -> list[Pair]:
     prompt = read_messages(_column(row, "prompt"), "prompt")
-    chosen, rejected = (read_messages(_column(row, side), side) for side in ("chosen", "rejected"))
+    chosen, rejected = (read_messages(_column(row, side), side) for side in _SIDES)
     if chosen[: len(prompt)] == prompt == rejected[: len(prompt)]:  # some repeat the prompt in the answers
         chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
-    return [make_pair(prompt, chosen, rejected, _rest(row, "prompt", "chosen", "rejected"))]
+    return [_pair(row, prompt, chosen, rejected, "prompt", *_SIDES)]
 
 
 def conversational_implicit(row: Row) -> list[Pair]:
-    chosen, rejected = (read_messages(_column(row, side), side) for side in ("chosen", "rejected"))
+    chosen, rejected = (read_messages(_column(row, side), side) for side in _SIDES)
     shared = 0
     while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
         shared += 1
-    rest = _rest(row, "chosen", "rejected", *(["prompt"] if row.get("prompt") is None else []))
-    return [make_pair(chosen[:shared], chosen[shared:], rejected[shared:], rest)]
+    empty_prompt = ["prompt"] if row.get("prompt") is None else []
+    return [_pair(row, chosen[:shared], chosen[shared:], rejected[shared:], *_SIDES, *empty_prompt)]
 
 
 def standard(row: Row) -> list[Pair]:
-    prompt = [*_system(row), turn("user", _column(row, "prompt"), "prompt")]
-    return [_text_pair(prompt, row, "prompt", "system")]
+    return _with_answers(row, [turn("user", _column(row, "prompt"), "prompt")], "prompt")
 
 
 def standard_implicit(row: Row) -> list[Pair]:
     """TRL's rule: the prompt is what both texts begin with, without a space before the difference."""
-    texts = [_column(row, side) for side in ("chosen", "rejected")]
-    chosen, rejected = (turn("assistant", text, side)["content"] for text, side in zip(texts, _SIDES, strict=True))
+    chosen, rejected = (turn("assistant", _column(row, side), side)["content"] for side in _SIDES)
     shorter = min(len(chosen), len(rejected))
     shared = next((i for i in range(shorter) if chosen[i] != rejected[i]), shorter)
     if shared and chosen[shared - 1] == " ":
         shared -= 1
     if not chosen[:shared].strip():
         raise RowError("last turn", "chosen and rejected have no common beginning to be the prompt")
-    prompt = [turn("user", chosen[:shared], "prompt")]
-    return [_text_pair(prompt, row | {"chosen": chosen[shared:], "rejected": rejected[shared:]})]
-
-
-def _text_pair(prompt: list[Message], row: Row, *used: str) -> Pair:
-    return make_pair(
-        prompt, _answer(row, "chosen"), _answer(row, "rejected"), _rest(row, "chosen", "rejected", *used)
-    )
+    answers = {"chosen": chosen[shared:], "rejected": rejected[shared:]}
+    return _with_answers(row | answers, [turn("user", chosen[:shared], "prompt")])
 
 
 def sharegpt(row: Row) -> list[Pair]:
     column = "conversations" if "conversations" in row else "messages"
-    prompt = read_messages(_column(row, column), column)
-    if prompt[0]["role"] != "system":  # as in LLaMA-Factory, a system turn goes before the column
-        prompt = [*_system(row), *prompt]
-        return [_text_pair(prompt, row, column, "system")]
-    return [_text_pair(prompt, row, column)]
+    return _with_answers(row, read_messages(_column(row, column), column), column)
 
 
 def alpaca(row: Row) -> list[Pair]:
-    prompt = _system(row)
     history = row.get("history") or []
     if not isinstance(history, list) or not all(isinstance(said, list) and len(said) == 2 for said in history):
         raise RowError("type", "history must be a list of [instruction, answer]")
+    prompt = []
     for instruction, answer in history:
         prompt += [turn("user", instruction, "history"), turn("assistant", answer, "history")]
     parts = [_column(row, "instruction"), row.get("input")]
     if not all(isinstance(part, str) or not part for part in parts):
         raise RowError("type", "instruction and input must be text")
     prompt.append(turn("user", "\n".join(part for part in parts if part), "instruction"))
-    return [_text_pair(prompt, row, "instruction", "input", "system", "history")]
+    return _with_answers(row, prompt, "instruction", "input", "history")
 
 
 def ms_swift(row: Row) -> list[Pair]:
     *prompt, chosen = read_messages(_column(row, "messages"), "messages")
     rejected = turn("assistant", _column(row, "rejected_response"), "rejected_response")
-    return [make_pair(prompt, [chosen], [rejected], _rest(row, "messages", "rejected_response"))]
+    return [_pair(row, prompt, [chosen], [rejected], "messages", "rejected_response")]
 
 
 def ultrafeedback(row: Row) -> list[Pair]:
-    (pair,) = conversational_implicit(_rest(row, "prompt", "messages"))
-    first = next((message["content"] for message in pair.prompt if message["role"] == "user"), None)
-    if first != _column(row, "prompt"):
+    repeated = ["messages"] if row.get("messages") in (None, row.get("chosen")) else []
+    return _implicit_with_prompt(_rest(row, *repeated), _column(row, "prompt"))
+
+
+def _implicit_with_prompt(row: Row, first: Any) -> list[Pair]:
+    """Answers that hold the whole conversation; ``first``, the prompt beside them, must be its first user turn."""
+    (pair,) = conversational_implicit(_rest(row, "prompt"))
+    if first != next((message["content"] for message in pair.prompt if message["role"] == "user"), None):
         raise RowError("columns", "prompt is not the first user turn of chosen and rejected")
-    rest = pair.extra
-    if row.get("messages") not in (None, row["chosen"]):
-        rest = rest | {"messages": row["messages"]}
-    return [make_pair(pair.prompt, pair.chosen, pair.rejected, rest)]
+    return [pair]
 
 
 def orca(row: Row) -> list[Pair]:
-    prompt = [*_system(row), turn("user", _column(row, "question"), "question")]
-    return [_text_pair(prompt, row, "question", "system")]
+    return _with_answers(row, [turn("user", _column(row, "question"), "question")], "question")
 
 
 def openai(row: Row) -> list[Pair]:
@@ -137,17 +137,19 @@ def openai(row: Row) -> list[Pair]:
     if not isinstance(given, dict):
         raise RowError("type", f"input must be an object with messages, got {kind(given)}")
     prompt = read_messages(_column(given, "messages"), "input.messages")
-    rest = _rest(given, "messages") | _rest(row, "input", "preferred_output", "non_preferred_output")
     chosen, rejected = _answer(row, "preferred_output"), _answer(row, "non_preferred_output")
-    return [make_pair(prompt, chosen, rejected, rest)]
+    rest = _rest(given, "messages") | _rest(row, "input", "preferred_output", "non_preferred_output")
+    return [_pair(rest, prompt, chosen, rejected)]
 
 
 def hh(row: Row) -> list[Pair]:
     sides = {side: transcript.read(_column(row, side), side) for side in _SIDES}
-    if row.get("prompt") is None:
+    prompt = row.get("prompt")
+    if prompt is None:
         return conversational_implicit(row | sides)
-    prompt = transcript.read(row["prompt"], "prompt", open_end=True)
-    return conversational(row | sides | {"prompt": prompt})
+    if not transcript.looks_like(prompt):
+        return _implicit_with_prompt(row | sides, prompt)
+    return conversational(row | sides | {"prompt": transcript.read(prompt, "prompt", open_end=True)})
 
 
 def no_pairs(row: Row) -> list[Pair]:

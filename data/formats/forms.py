@@ -67,7 +67,11 @@ _LLAMA_FACTORY = "https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README
 
 
 def _is_text_pair(row: Row, **prompt: str) -> bool:
-    return _has(row, **prompt, **_TEXTS) and not transcript.looks_like(row["chosen"], row.get("prompt"))
+    return _has(row, **prompt, **_TEXTS) and not _is_transcript(row)
+
+
+def _is_transcript(row: Row) -> bool:
+    return transcript.looks_like(row["chosen"]) or transcript.looks_like(row.get("prompt"))
 
 
 UNPAIRED = "unpaired"
@@ -94,7 +98,7 @@ FORMS: dict[str, Form] = {
         ),
         Form(
             "trl-standard",
-            "`prompt`, `chosen`, `rejected`: text; the prompt is a user turn (`system`)",
+            "`prompt`, `chosen`, `rejected`: text; the prompt is a user turn",
             _TRL,
             lambda row: _is_text_pair(row, prompt="text"),
             conversions.standard,
@@ -108,7 +112,7 @@ FORMS: dict[str, Form] = {
         ),
         Form(
             "sharegpt",
-            "`conversations` (or `messages`): messages; `chosen`, `rejected`: a message (`system`)",
+            "`conversations` (or `messages`): messages; `chosen`, `rejected`: a message",
             f"{_LLAMA_FACTORY}#preference-dataset-1",
             lambda row: (
                 _has(row, chosen="message", rejected="message")
@@ -118,7 +122,7 @@ FORMS: dict[str, Form] = {
         ),
         Form(
             "alpaca",
-            "`instruction`, `chosen`, `rejected`: text (`input`, `system`, `history`)",
+            "`instruction`, `chosen`, `rejected`: text (`input`, `history`)",
             f"{_LLAMA_FACTORY}#preference-dataset",
             lambda row: _is_text_pair(row, instruction="text"),
             conversions.alpaca,
@@ -134,7 +138,7 @@ FORMS: dict[str, Form] = {
             "hh",
             "`chosen`, `rejected`: transcripts of `Human:` and `Assistant:` turns (`prompt`)",
             "https://huggingface.co/datasets/Anthropic/hh-rlhf",
-            lambda row: _has(row, **_TEXTS) and transcript.looks_like(row["chosen"], row.get("prompt")),
+            lambda row: _has(row, **_TEXTS) and _is_transcript(row),
             conversions.hh,
         ),
         Form(
@@ -146,7 +150,7 @@ FORMS: dict[str, Form] = {
         ),
         Form(
             "orca",
-            "`question`, `chosen`, `rejected`: text (`system`)",
+            "`question`, `chosen`, `rejected`: text; `system`",
             "https://huggingface.co/datasets/Intel/orca_dpo_pairs",
             lambda row: _is_text_pair(row, question="text"),
             conversions.orca,

@@ -9,9 +9,8 @@ _TURN = re.compile(r"(?:\A\n*|\n\n)(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
-def looks_like(chosen: Any, prompt: Any = None) -> bool:
-    """True when ``prompt``, or else ``chosen``, begins as a transcript does."""
-    text = prompt if isinstance(prompt, str) else chosen
+def looks_like(text: Any) -> bool:
+    """True when ``text`` begins as a transcript does."""
     return isinstance(text, str) and bool(re.match(r"\n*Human:", text)) and "\n\nAssistant:" in text
 
 

@@ -29,14 +29,17 @@ def trimtab(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["export"], ["serve"], ["demo"], ["compare"], ["run"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["export"], ["serve"], ["demo"], ["compare"], ["run"], ["data", "check"]]
+)
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     script = (
         "import sys\n"
         "from trimtab.cli.main import build_parser\n"
         "try: build_parser().parse_args(sys.argv[1:])\n"
         "except SystemExit as e: code = e.code\n"
-        "print('HEAVY', sorted({'torch', 'transformers', 'gradio', 'pydantic', 'vllm'} & set(sys.modules)))\n"
+        "heavy = {'torch', 'transformers', 'gradio', 'pydantic', 'vllm', 'numpy', 'scipy', 'datasets'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))\n"
         "sys.exit(code)\n"
     )
     result = subprocess.run([sys.executable, "-c", script, *command, "--help"], capture_output=True, text=True)
@@ -51,7 +54,20 @@ def test_help_imports_nothing_heavy(command: list[str]) -> None:
         (["train", RECIPE, "train.max_stepz=3"], "did you mean 'max_steps'"),
         (["train", RECIPE, "model=./nowhere"], "no such directory"),
         (["train", RECIPE, "data.train=nowhere.jsonl"], "no such file"),
+        (["train", RECIPE, "data.heldout=2"], "data.heldout: a share of the training pairs"),
         (["data", "check", "nowhere.jsonl"], "no such file"),
+        (["data", "check", "sample/heldout", "--max-similarity", "7"], "between 0 and 1"),
+        (["data", "check", "sample/heldout", "--html", "no/where.html"], "no folder no"),
+        (["data", "check", "sample/heldout", "--fix", "out.txt"], "must end in .jsonl"),
+        (["data", "check", "sample/heldout", "--form", "orka"], "form 'orka' is not known"),
+        (["data", "convert", "sample/heldout", "--out", "out.csv"], "must end in .jsonl"),
+        (
+            ["data", "convert", "sample/heldout", "--out", "out.jsonl", "--columns", "x"],
+            "needs the form prompt=NAME",
+        ),
+        (["data", "split", "sample/heldout", "--train", "a.jsonl", "--heldout", "a.jsonl"], "give two names"),
+        (["data", "sample", "sample/heldout", "--row", "9999"], "has no row 9999"),
+        (["data", "sample", "sample/heldout", "--model", "./nowhere"], "no such directory"),
         (["export", RECIPE, "name=never-trained"], "is not an artifact"),
         (["serve", RECIPE, "name=never-trained"], "is not an artifact"),
         (["demo", RECIPE, "serve.port=9"], "no OpenAI endpoint answers"),

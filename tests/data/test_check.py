@@ -192,7 +192,7 @@ def test_length_bias_figures_are_scipys_and_hand_counted() -> None:
     assert found.figures["chosen_longer_share"] == pytest.approx((untied[:, 0] > untied[:, 1]).mean())
     rho = spearmanr([*lengths[:, 0], *lengths[:, 1]], [1] * 60 + [0] * 60).statistic
     assert found.figures["rank_correlation"] == pytest.approx(rho)
-    assert sum(histograms[0].series["chosen"]) == sum(histograms[1].series["pairs"]) == 60
+    assert sum(histograms[0].series["chosen"]) == sum(histograms[2].series["pairs"]) == 60
 
 
 def test_length_bias_is_found(tmp_path: Path) -> None:
@@ -260,6 +260,7 @@ def test_classifier_is_at_its_minimum() -> None:
         ("sk-abcdefghij0123456789XYZ", "[key]"),
         ("AKIAIOSFODNN7EXAMPLE", "[key]"),
         ("-----BEGIN RSA PRIVATE KEY-----", "[key]"),
+        ("a -----BEGIN PRIVATE KEY-----\nMIIEvQ+/ab==\n-----END PRIVATE KEY----- b", "a [key] b"),
         ("a risk-averse task-oriented sketch", None),
     ],
 )

@@ -32,6 +32,7 @@ DIRTY = [
     orca("Alike?", "The very same words here, all of them.", "The very same words here, all of them!"),  # 12
     orca("Held out?", "Yes.", "It is not."),  # 13 leaks
     orca("Only an address?", "bob@acme.org", "eve@acme.org"),  # 14 equal once masked
+    orca("Only a token?", "Said.", "<|im_end|>"),  # 15 empty once repaired
 ]
 
 
@@ -59,12 +60,12 @@ def test_what_is_left_passes_and_each_change_is_listed(tmp_path: Path, tokenizer
     assert prompts == ["What is tea?", "Where is Málaga?", "Ends how?", "Whom?"]
     assert {number: done for number, (done, _) in changes.items()} == {
         2: "dropped", 3: "repaired", 4: "dropped", 5: "dropped", 6: "repaired", 7: "dropped", 8: "repaired",
-        9: "dropped", 10: "dropped", 11: "dropped", 12: "dropped", 13: "dropped", 14: "dropped",
+        9: "dropped", 10: "dropped", 11: "dropped", 12: "dropped", 13: "dropped", 14: "dropped", 15: "dropped",
     }  # fmt: skip
     for number, why in (
         (2, "bad JSON"), (3, "Windows-1252"), (4, "empty answer"), (5, "equal"), (6, "end-of-turn token"),
-        (7, "'<|im_start|>'"), (8, "1 e-mail masked"), (9, "contradicts"), (11, "the same pair as row 1"),
-        (12, "too alike"), (13, "heldout.jsonl"), (14, "nothing to learn"),
+        (7, "'<|im_start|>'"), (8, "1 e-mail masked"), (9, "contradicts"), (11, "the same pair as number 1"),
+        (12, "too alike"), (13, "heldout.jsonl"), (14, "nothing to learn"), (15, "nothing to learn"),
     ):  # fmt: skip
         assert why in changes[number][1], changes[number]
     clean = (tmp_path / "clean.jsonl").read_text()
@@ -77,6 +78,22 @@ def test_nothing_left_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing is left"):
         fix(source, check(source, Options()), Options(), tmp_path / "out.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["bad.jsonl"]
+
+
+def test_a_damaged_file_is_not_taken_for_a_short_one(tmp_path: Path) -> None:
+    (tmp_path / "cut.json").write_bytes(b"[" + DIRTY[0] + b"," + DIRTY[7][:-9])
+    source = Source(path=str(tmp_path / "cut.json"))
+    with pytest.raises(InputError, match=r"the array does not end; .*nothing was written"):
+        fix(source, check(source, Options()), Options(), tmp_path / "out.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["cut.json"]
+
+
+def test_repaired_rows_have_their_columns_renamed(tmp_path: Path) -> None:
+    rows = [b'{"ask": "q%d", "chosen": "a", "rejected": "b"}' % n for n in range(3)]
+    write(tmp_path / "in.jsonl", [*rows, b'{"ask": "caf\xe9", "chosen": "a", "rejected": "b"}'])
+    source = Source(path=str(tmp_path / "in.jsonl"), columns=(("prompt", "ask"),))
+    fix(source, check(source, Options()), Options(), tmp_path / "out.jsonl")
+    assert [pair.prompt_text for pair in read_pairs(str(tmp_path / "out.jsonl"))][-1] == "café"
 
 
 def test_good_data_passes_through_unchanged(tmp_path: Path) -> None:

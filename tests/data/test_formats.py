@@ -175,6 +175,63 @@ def test_unknown_columns_can_be_renamed(tmp_path: Path) -> None:
     assert shape(pair) == (["user: q"], "a", "b")
 
 
+def test_columns_can_change_places(tmp_path: Path) -> None:
+    path = write_rows(tmp_path, {"prompt": "old", "asked": "new", "chosen": "a", "rejected": "b"})
+    with pytest.raises(InputError, match="--columns old=prompt"):
+        read_pairs(Source(path=path, columns=(("prompt", "asked"),)))
+    (pair,) = read_pairs(Source(path=path, columns=(("prompt", "asked"), ("old", "prompt"))))
+    assert (shape(pair), pair.extra) == ((["user: new"], "a", "b"), {"old": "old"})
+
+
+def test_a_system_column_is_the_first_turn_in_every_form(tmp_path: Path) -> None:
+    for form in ("trl-conversational", "trl-conversational-implicit", "ms-swift", "ultrafeedback", "openai", "hh"):
+        row = golden_rows(form)[0] | {"system": "Be kind."}
+        (pair,) = read_pairs(Source(path=write_rows(tmp_path, row), form=form))
+        assert [m["content"] for m in pair.prompt] == ["Be kind.", EGG[0]], form
+        assert "system" not in pair.extra
+    both = golden_rows("trl-conversational")[1] | {"system": "Be kind."}
+    (pair,) = read_pairs(write_rows(tmp_path, both))
+    assert (shape(pair), pair.extra) == (ROSE_PAIR, {"id": 1, "system": "Be kind."})
+
+
+def test_transcripts_beside_a_plain_prompt(tmp_path: Path) -> None:
+    row = golden_rows("hh")[0] | {"prompt": EGG[0]}
+    (pair,) = read_pairs(write_rows(tmp_path, row))
+    assert shape(pair) == EGG_PAIR
+    with pytest.raises(InputError, match="prompt is not the first user turn"):
+        read_pairs(write_rows(tmp_path, row | {"prompt": "Another?"}))
+
+
+def test_splits_of_what_has_none(tmp_path: Path) -> None:
+    path = write_rows(tmp_path, *golden_rows("orca"))
+    with pytest.raises(InputError, match="it has no splits or subsets"):
+        read_pairs(Source(path=path, split="train"))
+
+
+def test_json_in_csv_columns_that_never_hold_text(tmp_path: Path) -> None:
+    for form in ("votes", "alpaca"):
+        rows = golden_rows(form)[2:3] if form == "alpaca" else golden_rows(form)[:1]
+        write_container(tmp_path / f"{form}.csv", [rows[0] | {"tools": []}])
+        assert [shape(pair) for pair in read_pairs(str(tmp_path / f"{form}.csv"))] == (
+            [BASIL_PAIR] if form == "alpaca" else EXPECTED["votes"]
+        )
+
+
+def test_a_datasets_directory_that_breaks_midway(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    good = json.dumps(golden_rows("orca")[0])
+    (tmp_path / "d" / "train.jsonl").write_text("\n".join([good] * 3 + ["{broken"]) + "\n")
+    with pytest.raises(InputError):
+        read_pairs(str(tmp_path / "d"))
+
+
+def test_many_unreadable_rows_at_the_top(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{broken\n" * 150 + json.dumps(golden_rows("orca")[0]) + "\n")
+    with open_pairs(Source(path=str(tmp_path / "a.jsonl"))) as reading:
+        assert reading.form is FORMS["orca"]
+        assert sum(isinstance(entry.pair, Pair) for entry in reading) == 1
+
+
 def test_one_odd_row_at_the_top_does_not_decide_the_form(tmp_path: Path) -> None:
     path = write_rows(tmp_path, {"prompt": "only"}, *golden_rows("sharegpt"))
     with open_pairs(Source(path=path)) as reading:

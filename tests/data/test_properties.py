@@ -27,7 +27,19 @@ CASES = int(os.environ.get("SOAK_CASES", "300"))
 settings.register_profile("here", max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile("here")
 
-ODD = ["\n\nHuman: hi", "Human:", " lead", "trail ", "a\r\nb", "\u2028", "\x00", '"', "\\u0041", "<|im_end|>", "0"]
+ODD = [
+    "\n\nHuman: hi",
+    "\n\nAssistant:",
+    " lead",
+    "trail ",
+    "a\r\nb",
+    "\u2028",
+    "\x00",
+    '"',
+    "\\u0041",
+    "<|im_end|>",
+    "0",
+]
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40) | st.sampled_from(ODD)
 roles = st.sampled_from(["user", "assistant", "system"])
 messages = st.lists(st.builds(lambda role, text: {"role": role, "content": text}, roles, texts), max_size=4)
@@ -87,7 +99,8 @@ def hh(pair: Pair) -> dict[str, Any] | None:
         return "".join(f"\n\n{names[m['role']]}: {m['content']}" for m in messages)
 
     row = {"chosen": transcript(pair.prompt + pair.chosen), "rejected": transcript(pair.prompt + pair.rejected)}
-    unmarked = all("Human:" not in m["content"] for m in pair.prompt + pair.chosen + pair.rejected)
+    said = [m["content"] for m in pair.prompt + pair.chosen + pair.rejected]
+    unmarked = not any(mark in text for text in said for mark in ("Human:", "Assistant:"))
     return row if unmarked else None  # a turn inside a turn cannot be told apart
 
 
@@ -146,8 +159,8 @@ said = st.fixed_dictionaries(
         "value": texts,
     },
 )
-COLUMNS = """prompt chosen rejected messages rejected_response conversations instruction input history system question
-answers ranking preferred_output non_preferred_output completion label tools id"""
+COLUMNS = """prompt chosen rejected messages rejected_response conversations instruction input history system
+question answers ranking preferred_output non_preferred_output completion label tools id"""
 rows = st.dictionaries(
     st.sampled_from(COLUMNS.split()),
     json_values | texts | said | st.lists(said, max_size=3),

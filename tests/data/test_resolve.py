@@ -85,6 +85,16 @@ def test_split_keeps_prompts_together_and_ignores_row_order() -> None:
     assert {p.prompt_text for p in other} != {p.prompt_text for p in heldout}
 
 
+def test_a_system_turn_that_all_share_makes_no_duplicates() -> None:
+    def with_system(text: str) -> Pair:
+        plain = pair(text)
+        return Pair([{"role": "system", "content": LONG * 5}, *plain.prompt], plain.chosen, plain.rejected)
+
+    pairs = [with_system(f"question {n} about {n * 7919}") for n in range(30)]
+    train, heldout = split_pairs(pairs, 0.2, 0)
+    assert (len(train), len(heldout)) == (24, 6)
+
+
 def test_a_split_that_cannot_be_made_is_refused() -> None:
     with pytest.raises(InputError, match="cannot be split"):
         split_pairs([pair("the same"), pair("the same", "maybe")], 0.5, 0)
