@@ -182,12 +182,30 @@ def check_endpoint(run: Run) -> None:
         assert whole.choices[0].message.content == text
     completed = client.completions.create(model="base", prompt="One, two,", max_tokens=3, temperature=0)
     assert "three" in completed.choices[0].text
+    check_rendering(client, run)
     address = f"http://127.0.0.1:{run.port}"
     assert httpx.post(f"{address}/tokenize", json={"model": "base", "prompt": "x"}).status_code == 404
     assert httpx.post(f"{address}/v1/completions", json={"model": "none"}).status_code == 404
     second = run.trimtab("serve")
     assert second.returncode == 2
     assert "cannot be listened on" in second.stderr
+
+
+def check_rendering(client: OpenAI, run: Run) -> None:
+    """For pairs of every form the server makes the prompt tokens that training used."""
+    from transformers import AutoTokenizer
+
+    from trimtab.data.read import read_pairs
+    from trimtab.data.render import render_pair
+
+    tokenizer = AutoTokenizer.from_pretrained(run.directory / "orpo" / "adapter")
+    for path in sorted(Path("tests/data/golden").glob("*.jsonl")):
+        for pair in read_pairs(str(path)):
+            answered = client.chat.completions.create(
+                model="orpo", messages=pair.prompt, max_tokens=1, extra_body={"return_token_ids": True}
+            )
+            trained_on = tokenizer(render_pair(tokenizer, pair).prompt, add_special_tokens=False)["input_ids"]
+            assert answered.model_extra["prompt_token_ids"] == trained_on, (path.stem, pair.prompt)
 
 
 def test_adapters_mode_serves_all_arms_on_one_engine(run: Run) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 from trimtab.cli.main import build_parser
 from trimtab.compare.table import COLUMNS, cells
@@ -26,11 +27,31 @@ def test_table_is_the_stored_reports() -> None:
 
 def test_every_command_in_the_table_parses() -> None:
     commands = re.findall(r"^\| `trimtab ([^`]+)`", README, re.MULTILINE)
-    assert len(commands) == 7
+    assert len(commands) == 11
     for command in commands:
-        line = command.replace("RECIPE", "recipes/quickstart.yaml")
+        line = command.replace("RECIPE", "recipes/quickstart.yaml").replace("OUT", "out.jsonl")
         for options in (re.sub(r"\[.*?\]", "", line), line.replace("[", "").replace("]", "")):
             build_parser().parse_args(options.split())
+
+
+def test_forms_and_findings_are_documented() -> None:
+    from trimtab.data.formats.forms import FORMS
+    from trimtab.data.pair import Fault
+
+    text = Path("docs/data.md").read_text()
+    table = re.findall(r"^\| `([\w-]+)` \| (.+) \| \[[^]]+\]\(([^)]+)\) \|$", text, re.MULTILINE)
+    assert {name: (columns, source.replace("#votes", "docs/data.md")) for name, columns, source in table} == {
+        form.name: (form.columns, form.source) for form in FORMS.values()
+    }
+    assert [name for name, _, _ in table] == list(FORMS)
+    named = set(re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE))
+    assert set(get_args(Fault)) <= named
+    assert findings_in_the_code() <= named
+
+
+def findings_in_the_code() -> set[str]:
+    sources = "".join(path.read_text() for path in Path("data/check").glob("*.py"))
+    return set(re.findall(r"Finding\(\s*\"([^\"]+)\"", sources))
 
 
 def test_every_folder_has_its_line_and_every_link_its_file() -> None:

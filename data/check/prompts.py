@@ -112,11 +112,11 @@ def _on_cycles(edges: list[tuple[int, int]]) -> "np.ndarray":
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
+    if not edges:
+        return np.zeros(0, dtype=bool)
     nodes, places = np.unique(np.array(edges, dtype=np.uint64).reshape(-1, 2), return_inverse=True)
     places = places.reshape(-1, 2)
     graph = coo_array((np.ones(len(edges)), (places[:, 0], places[:, 1])), shape=(len(nodes), len(nodes)))
-    if not edges:
-        return np.zeros(0, dtype=bool)
     _, component = connected_components(graph, directed=True, connection="strong")
     return np.asarray(component[places[:, 0]] == component[places[:, 1]])
 

@@ -43,16 +43,15 @@ def check(source: Source, options: Options) -> Report:
         form = reading.form.name if reading.form else "none"
         report = Report(str(source), form, reading.unit, options.model)
         for batch in _batches(with_progress(reading, "check"), faults):
-            for facts, fault in zip(
-                batch, template.look_at(batch) if template else [None] * len(batch), strict=True
-            ):
+            looked = template.look_at(batch) if template else [None] * len(batch)
+            for facts, fault in zip(batch, looked, strict=True):
                 if fault is not None:
                     faults[fault.fault].append((facts.number, str(fault)))
                     continue
-                prompts.add(facts)
-                for one in checks:
+                report.pairs += 1
+                for one in (prompts, *checks):
                     one.add(facts)
-        report.rows, report.pairs, report.left_out = reading.rows, reading.pairs, reading.left_out
+        report.rows, report.left_out = reading.rows, reading.left_out
     report.findings += [_error(report, name, rows) for name, rows in faults.items()]
     if not report.pairs:
         report.findings.append(Finding("pairs", "error", f"{source} gives no pairs"))

@@ -271,7 +271,9 @@ def test_personal_data_patterns(text: str, masked: str | None, tmp_path: Path) -
     assert text not in found.summary
 
 
-def test_a_file_of_errors_only_is_reported_not_crashed_on(tmp_path: Path) -> None:
+def test_a_file_of_errors_only_is_reported_not_crashed_on(tmp_path: Path, tokenizer: Any) -> None:
     report = report_on(tmp_path, [b"{", b"[]x"])
     assert not report.passed
     assert report.pairs == 0
+    report = report_on(tmp_path, [row("<|im_end|>", "a", "b")], tokenizer=tokenizer, model="m")
+    assert [finding.check for finding in report.findings] == ["control tokens", "pairs"]

@@ -8,6 +8,7 @@ from trimtab.recipes.load import load_recipe
 from trimtab.train.trl_trainers import as_dataset, make_trainer, trainer_arguments
 
 PAIRS = read_pairs("sample/train")[:8]
+GOLDEN = [pair for path in sorted(Path("tests/data/golden").glob("*.jsonl")) for pair in read_pairs(str(path))]
 RECIPE = load_recipe(
     "recipes/quickstart.yaml", ["train.max_steps=2", "train.per_device_train_batch_size=2", "train.lora_r=4"]
 )
@@ -39,10 +40,11 @@ def test_rendered_text_is_the_template_and_ends_at_the_turn(tokenizer) -> None:
 def test_both_trainers_tokenise_to_the_same_sequences(tokenizer, tiny_model: Path, tmp_path: Path) -> None:
     rows = {}
     for arm in ("dpo", "orpo"):
-        trainer = make_trainer(RECIPE, arm, tiny_model, PAIRS, PAIRS[:2], tmp_path, [])
+        trainer = make_trainer(RECIPE, arm, tiny_model, PAIRS + GOLDEN, PAIRS[:2], tmp_path, [])
         rows[arm] = trainer.train_dataset
-    for pair, dpo, orpo in zip(PAIRS, rows["dpo"], rows["orpo"], strict=True):
+    for pair, dpo, orpo in zip(PAIRS + GOLDEN, rows["dpo"], rows["orpo"], strict=True):
         text = render_pair(tokenizer, pair)
+        assert dpo["prompt_ids"] == tokenizer(text.prompt, add_special_tokens=False)["input_ids"]
         for side in ("chosen", "rejected"):
             ids = tokenizer(text.prompt + getattr(text, side), add_special_tokens=False)["input_ids"]
             assert dpo["prompt_ids"] + dpo[f"{side}_ids"] == ids
