@@ -49,6 +49,18 @@ def test_forms_and_findings_are_documented() -> None:
     assert findings_in_the_code() <= named
 
 
+def test_speed_is_the_stored_results() -> None:
+    stored = json.loads(Path("bench/results/data-cpu.json").read_text())
+    median = {name: figure["median"] for name, figure in stored["figures"].items()}
+    stands = Path("docs/data.md").read_text().split("<!-- bench -->\n")[1].split("\n<!-- /bench -->")[0]
+    assert stands.replace("\n", " ") == (
+        f"On one core, {stored['rows']:,} rows ({stored['file_mib']:.0f} MiB): `convert` reads and writes "
+        f"{median['convert_rows_per_s']:,.0f} rows a second in {median['convert_peak_mib']:.0f} MiB, "
+        f"{median['convert_vs_datasets']:.1f} times as many as the `datasets` library; `check` without a tokenizer "
+        f"does {median['rows_per_s']:,.0f} in {median['peak_mib']:,.0f} MiB."
+    )
+
+
 def findings_in_the_code() -> set[str]:
     sources = "".join(path.read_text() for path in Path("data/check").glob("*.py"))
     return set(re.findall(r"Finding\(\s*\"([^\"]+)\"", sources))
