@@ -56,8 +56,8 @@ def test_speed_is_the_stored_results() -> None:
     assert stands.replace("\n", " ") == (
         f"On one core, {stored['rows']:,} rows ({stored['file_mib']:.0f} MiB): `convert` reads and writes "
         f"{median['convert_rows_per_s']:,.0f} rows a second in {median['convert_peak_mib']:.0f} MiB, "
-        f"{median['convert_vs_datasets']:.1f} times as many as the `datasets` library; `check` without a tokenizer "
-        f"does {median['rows_per_s']:,.0f} in {median['peak_mib']:,.0f} MiB."
+        f"{median['convert_vs_datasets']:.1f} times as many as the `datasets` library; "
+        f"`check` without a tokenizer does {median['rows_per_s']:,.0f} in {median['peak_mib']:,.0f} MiB."
     )
 
 
