@@ -52,9 +52,8 @@ def resolve_model(name: str) -> BaseModel:
     if name == EMBEDDED:
         return _embedded()
     path = Path(name).expanduser()
-    looks_local = path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1
     if not path.is_dir():
-        if looks_local:
+        if _looks_local(name):
             raise InputError(
                 f"model {name!r}: no such directory; give a directory, a hub id (owner/name) or {EMBEDDED}"
             )
@@ -66,7 +65,7 @@ def resolve_model(name: str) -> BaseModel:
 
 def resolve_tokenizer(name: str) -> Any:
     """The tokenizer of ``name`` with its chat template; of a hub model no weights are fetched."""
-    is_local = name == EMBEDDED or Path(name).expanduser().is_dir() or name.count("/") != 1
+    is_local = name == EMBEDDED or Path(name).expanduser().is_dir() or _looks_local(name)
     place = str(_embedded().path) if name == EMBEDDED else str(Path(name).expanduser()) if is_local else name
     if not is_local:
         reach_hub()
@@ -87,6 +86,11 @@ def resolve_tokenizer(name: str) -> Any:
     if not tokenizer.chat_template:
         raise InputError(f"model {name!r}: its tokenizer has no chat template; give an instruction-tuned model")
     return tokenizer
+
+
+def _looks_local(name: str) -> bool:
+    """A hub id has one slash, and does not begin as paths do."""
+    return name.startswith((".", "~", "/")) or name.count("/") != 1
 
 
 def model_files(directory: Path) -> list[Path]:
