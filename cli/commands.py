@@ -1,9 +1,12 @@
 """What each command does; one function a command, heavy imports inside."""
 
+import contextlib
+import os
 import subprocess
 import sys
 import time
 from argparse import Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,21 +21,25 @@ def doctor(arguments: Namespace) -> int:
 
 
 def train(arguments: Namespace) -> int:
-    """Train one arm here, or each arm in a process of its own (so that its peak memory is its own)."""
+    """Train one arm here, or each arm in processes of its own (so that its peak memory is its own)."""
     recipe = _recipe(arguments)
     from trimtab.cli.quiet import quiet_gptqmodel
-    from trimtab.train.run import check_inputs, finished_adapter, train_arm
+    from trimtab.train.run import check_inputs, finished, is_main_process, train_arm
 
-    if arguments.arm:
+    processes = arguments.nproc
+    if arguments.arm and processes == 1:
         quiet_gptqmodel()
-        train_arm(recipe, arguments.arm)
+        with contextlib.ExitStack() as stack:
+            if not is_main_process():
+                stack.enter_context(contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
+            train_arm(recipe, arguments.arm)
         return 0
-    for arm in recipe.train.arms:
-        if finished_adapter(recipe, arm):
-            print(f"{arm}: adapter is up to date")
+    for arm in [arguments.arm] if arguments.arm else recipe.train.arms:
+        if finished(recipe, arm):
+            print(f"{arm}: {recipe.trained_kind} is up to date")
             continue
         check_inputs(recipe)
-        code = _child("train", arguments, "--arm", arm)
+        code = _child("train", arguments, "--arm", arm, processes=processes)
         if code:
             return code
     return 0
@@ -88,7 +95,7 @@ def compare(arguments: Namespace) -> int:
 
 def run(arguments: Namespace) -> int:
     """All stages, the heavy ones in processes of their own; ends with the report and where the time went."""
-    arguments.arm = None
+    arguments.arm, arguments.nproc = None, 1
     spent: dict[str, float] = {}
     for name, stage in (
         ("train", lambda: train(arguments)),
@@ -111,9 +118,18 @@ def _recipe(arguments: Namespace) -> "Recipe":
     return load_recipe(arguments.recipe, arguments.overrides)
 
 
-def _child(command: str, arguments: Namespace, *more: str) -> int:
+def child_command(
+    command: str, recipe: str, overrides: list[str], more: list[str], processes: int = 1
+) -> list[str]:
+    """The line that runs a trimtab command in a process of its own, or in several that train together."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    line = ["-m", "trimtab.cli.main", command, recipe, *overrides, *more]
+    return [sys.executable, *(launcher if processes > 1 else []), *line]
+
+
+def _child(command: str, arguments: Namespace, *more: str, processes: int = 1) -> int:
     """Run another trimtab command in a process of its own; its exit code."""
-    line = [sys.executable, "-m", "trimtab.cli.main", command, arguments.recipe, *arguments.overrides, *more]
+    line = child_command(command, arguments.recipe, arguments.overrides, list(more), processes)
     with subprocess.Popen(line) as child:
         try:
             return child.wait()

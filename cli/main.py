@@ -10,6 +10,8 @@ from types import FrameType
 
 from trimtab.cli import commands
 from trimtab.cli.data_arguments import add_data_commands
+from trimtab.cli.sweep_commands import add_sweep
+from trimtab.cli.train_commands import add_advise
 
 DESCRIPTION = "From preference pairs to a served, verified model."
 
@@ -24,8 +26,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_data_commands(add("data", help="convert, check, split and look at preference data"))
 
+    add_advise(add("advise", help="what a run's curves say is wrong, and what to change"))
+    add_sweep(add("sweep", help="search the recipe's ranges for the best hyper-parameters"))
+
     for name, text in (
-        ("train", "train the recipe's arms: one LoRA adapter each"),
+        ("train", "train the recipe's arms: one adapter each"),
         ("export", "merge and quantise every arm, each measured"),
         ("serve", "one OpenAI endpoint over all arms, verified before it is ready"),
         ("demo", "the comparison page over a running endpoint"),
@@ -37,7 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("overrides", nargs="*", metavar="section.key=value", help="override a recipe key")
         command.set_defaults(run=getattr(commands, name))
         if name == "train":
-            command.add_argument("--arm", choices=["dpo", "orpo"], help="only this arm")
+            command.add_argument("--arm", choices=["sft", "dpo", "sft-dpo", "orpo"], help="only this arm")
+            command.add_argument("--nproc", type=_count, default=1, metavar="N", help="processes, one a GPU")
         if name == "serve":
             command.add_argument(
                 "--mode", choices=["release", "adapters"], help="an engine an arm, or one for all adapters"
@@ -45,6 +51,13 @@ def build_parser() -> argparse.ArgumentParser:
         if name == "demo":
             command.add_argument("--serve", action="store_true", help="start the endpoint too")
     return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -74,7 +74,7 @@ def print_report(recipe: Recipe) -> None:
 def _row(recipe: Recipe, arm: str, answers: list[Answer]) -> dict[str, Any]:
     """One arm's figures, from its manifests and its answers."""
     trained = arm != "base"
-    adapter = read_manifest(recipe.run_dir / arm / "adapter").metrics if trained else {}
+    adapter = read_manifest(recipe.run_dir / arm / recipe.trained_kind).metrics if trained else {}
     shipped = read_manifest(recipe.run_dir / arm / recipe.served_kind)
     drift = shipped.metrics["drift"]
     return {

@@ -25,10 +25,11 @@ def export(recipe: Recipe) -> dict[str, Path]:
     base = resolve_model(recipe.model.name_or_path)
     heldout = resolve(recipe.data).heldout
     for trained in recipe.train.arms:
-        adapter = read_manifest(recipe.run_dir / trained / "adapter", "adapter")
+        directory = recipe.run_dir / trained / recipe.trained_kind
+        adapter = read_manifest(directory, recipe.trained_kind)
         if adapter.parents[0].digest != base.digest:
             raise InputError(
-                f"{recipe.run_dir / trained / 'adapter'} was trained on {adapter.parents[0].path}, not on this "
+                f"{directory} was trained on {adapter.parents[0].path}, not on this "
                 f"{base.name} (their digests differ); train again, or give the base it was trained on"
             )
     if recipe.export.quantize == "gptq":
@@ -46,23 +47,23 @@ def export(recipe: Recipe) -> dict[str, Path]:
 
 
 def export_merged(recipe: Recipe, base: BaseModel, arm: str, heldout: list[Pair]) -> Manifest:
-    """``<arm>/merged``: base plus adapter; the base's own files for the base arm."""
-    adapter_dir = recipe.run_dir / arm / "adapter"
+    """``<arm>/merged``: base plus adapter; the base arm's files, and a model trained whole, as they are."""
+    trained_dir = recipe.run_dir / arm / recipe.trained_kind
     parents = [base.parent, resolve(recipe.data).heldout_parent]
     if arm != "base":
-        adapter = read_manifest(adapter_dir, "adapter")
-        parents.append(Parent(path=str(adapter_dir), digest=adapter.digest))
+        trained = read_manifest(trained_dir, recipe.trained_kind)
+        parents.append(Parent(path=str(trained_dir), digest=trained.digest))
     inputs = {"verify_pairs": recipe.export.verify_pairs, "merged_kl": recipe.export.limits.merged_kl}
 
     def fill(target: Path, manifest: Manifest) -> None:
         from trimtab.export.merge import load_base, load_with_adapter, merge
 
-        if arm == "base":
-            _link_files(base.path, target)
+        if arm == "base" or recipe.trained_kind == "model":
+            _link_files(base.path if arm == "base" else trained_dir, target)
             reference, model = None, load_base(target)
         else:
-            merge(base.path, adapter_dir, target)
-            reference, model = load_with_adapter(base.path, adapter_dir), load_base(target)
+            merge(base.path, trained_dir, target)
+            reference, model = load_with_adapter(base.path, trained_dir), load_base(target)
         _measure(recipe, manifest, "adapter on base", reference, model, target, heldout)
 
     return _exported(recipe, arm, "merged", inputs, parents, fill)

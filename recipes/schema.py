@@ -1,16 +1,19 @@
 """Every key that a recipe may hold, with its default and range. Names mirror TRL, PEFT and vLLM."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from trimtab.artifacts.base_model import EMBEDDED
 from trimtab.data.source import Source
+from trimtab.recipes.sweep import SweepSection
 
-TrainedArm = Literal["dpo", "orpo"]
+TrainedArm = Literal["sft", "dpo", "sft-dpo", "orpo"]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+Beta = Annotated[float, Field(gt=0, le=100)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -58,46 +61,107 @@ class DataSection(Section):
 class ArmSection(Section):
     """What may differ between the trained arms. None takes the common value."""
 
-    beta: Positive = 0.1
-    learning_rate: Positive | None = None
+    learning_rate: LearningRate | None = None
+
+
+class OrpoSection(ArmSection):
+    """ORPO, arXiv 2403.07691. ``beta`` is the paper's lambda; its NLL is over prompt and chosen answer."""
+
+    beta: Beta = 0.1
+    nll_over: Literal["prompt_and_chosen", "chosen"] = "prompt_and_chosen"
+
+
+class DpoSection(ArmSection):
+    """DPO, arXiv 2305.18290. The reference is the base with the adapter off, unless ``ref_model`` names another:
+    a model's or an adapter's directory, or a hub id."""
+
+    beta: Beta = 0.1
+    loss_type: Literal["sigmoid", "ipo"] = "sigmoid"
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    ref_model: str | None = None
+    precompute_ref_log_probs: bool = False
+
+    @model_validator(mode="after")
+    def _smoothing_of_sigmoid(self) -> "DpoSection":
+        if self.label_smoothing and self.loss_type != "sigmoid":
+            raise ValueError(f"label_smoothing is for loss_type sigmoid, {self.loss_type} takes none")
+        return self
 
 
 class TrainSection(Section):
-    """Training, common to all arms, and per arm under its name."""
+    """Training, common to all arms, and per arm under its name (``sft_dpo``: as ``dpo`` unless given).
+
+    A step takes ``per_device_train_batch_size * gradient_accumulation_steps`` pairs a process; ``max_steps`` of
+    them where given, else ``num_train_epochs``. ``max_tokens_per_batch`` bounds what goes through the model at
+    once: a larger batch goes in pieces, with the same result; None is 16384 on a GPU and 1024 on the CPU, whose
+    caches are small. ``engine: trl`` is the reference.
+    """
 
     arms: tuple[TrainedArm, ...] = ("dpo", "orpo")
-    max_steps: Count = 100
+    engine: Literal["fast", "trl"] = "fast"
+    max_steps: Count | None = None
+    num_train_epochs: Positive = 1.0
     per_device_train_batch_size: Count = 4
     per_device_eval_batch_size: Count = 8
     gradient_accumulation_steps: Count = 1
-    learning_rate: Positive = 5e-5
+    max_tokens_per_batch: Annotated[int, Field(ge=16)] | None = None
+    learning_rate: LearningRate = 5e-5
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 5
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Positive = 1.0
-    max_length: Count = 1024
+    max_length: Annotated[int, Field(ge=8)] = 1024
     gradient_checkpointing: bool = False
     logging_steps: Count = 1
+    log_logits: bool = False
+    report_to: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...] = ("tensorboard",)
     eval_steps: Count | None = None
     eval_pairs: Count = 32
+    save_steps: Count = 50
+    early_stopping_patience: Count | None = None
+    use_lora: bool = True
+    load_in_4bit: bool = False
     lora_r: Count = 16
     lora_alpha: Count = 32
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     lora_target_modules: str | tuple[str, ...] = "all-linear"
-    orpo: ArmSection = ArmSection()
-    dpo: ArmSection = ArmSection()
+    use_rslora: bool = False
+    use_dora: bool = False
+    fsdp: bool = False
+    sft: ArmSection = ArmSection()
+    orpo: OrpoSection = OrpoSection()
+    dpo: DpoSection = DpoSection()
+    sft_dpo: DpoSection | None = None
 
     @model_validator(mode="after")
-    def _arms_once(self) -> "TrainSection":
+    def _consistent(self) -> "TrainSection":
         if not self.arms or len(set(self.arms)) != len(self.arms):
-            raise ValueError("arms must name each arm once, at least one of: dpo, orpo")
+            raise ValueError(f"arms must name each arm once, at least one of: {', '.join(get_args(TrainedArm))}")
+        if "sft-dpo" in self.arms and "sft" not in self.arms[: self.arms.index("sft-dpo")]:
+            raise ValueError("arm sft-dpo goes on from arm sft: name sft before it in arms")
+        if self.sft_dpo and self.sft_dpo.ref_model:
+            raise ValueError(
+                "sft_dpo.ref_model: the reference of sft-dpo is arm sft; leave it out, or use arm dpo"
+            )
+        if self.early_stopping_patience and not self.eval_steps:
+            raise ValueError("early_stopping_patience counts held-out evaluations: give eval_steps too")
+        if self.load_in_4bit and not self.use_lora:
+            raise ValueError("load_in_4bit trains a LoRA adapter on a frozen 4-bit base: it needs use_lora: true")
+        if self.fsdp and (
+            self.dpo.precompute_ref_log_probs or (self.sft_dpo and self.sft_dpo.precompute_ref_log_probs)
+        ):
+            raise ValueError(
+                "precompute_ref_log_probs needs the whole model in one process: leave it out with fsdp"
+            )
         return self
 
     def arm(self, name: TrainedArm) -> ArmSection:
         """The section of one arm, its learning rate filled from the common one."""
-        section: ArmSection = getattr(self, name)
+        section: ArmSection = (self.sft_dpo or self.dpo) if name == "sft-dpo" else getattr(self, name)
         if section.learning_rate is None:
             section = section.model_copy(update={"learning_rate": self.learning_rate})
+        if name == "sft-dpo" and not self.sft_dpo:
+            section = section.model_copy(update={"ref_model": None})
         return section
 
 
@@ -178,6 +242,7 @@ class Recipe(Section):
     serve: ServeSection = ServeSection()
     demo: DemoSection = DemoSection()
     compare: CompareSection = CompareSection()
+    sweep: SweepSection | None = None
 
     @property
     def run_dir(self) -> Path:
@@ -188,6 +253,11 @@ class Recipe(Section):
     def arms(self) -> tuple[str, ...]:
         """All arms that are compared: ``base`` and the trained ones."""
         return ("base", *self.train.arms)
+
+    @property
+    def trained_kind(self) -> Literal["adapter", "model"]:
+        """What training ends in: LoRA's adapter, or a whole model, which needs no merge."""
+        return "adapter" if self.train.use_lora else "model"
 
     @property
     def served_kind(self) -> Literal["gptq", "merged"]:

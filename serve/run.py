@@ -41,6 +41,10 @@ def plan(recipe: Recipe, mode: Mode, sockets: Path) -> list[Engine]:
     """The engines: one an arm in release mode, one for base and all adapters in adapters mode."""
     run = recipe.run_dir
     if mode == "adapters":
+        if recipe.trained_kind != "adapter":
+            raise InputError(
+                "--mode adapters needs arms that are adapters: train.use_lora is false in this recipe"
+            )
         adapters: dict[str, Path] = {arm: run / arm / "adapter" for arm in recipe.train.arms}
         base = resolve_model(recipe.model.name_or_path)
         engine = Engine(

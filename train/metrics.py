@@ -9,7 +9,12 @@ import torch
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-_ON_THE_BAR = {"loss": "loss", "rewards/margins": "margin", "rewards/accuracies": "accuracy"}
+_ON_THE_BAR = {
+    "loss": ("loss", ".3f"),
+    "rewards/margins": ("margin", ".3f"),
+    "rewards/accuracies": ("accuracy", ".2f"),
+    "tokens_per_second": ("tokens/s", ".0f"),
+}
 
 
 class MetricsLog(TrainerCallback):
@@ -20,11 +25,13 @@ class MetricsLog(TrainerCallback):
         self._label = label
         self._bar: Any = None
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open the bar."""
-        self._bar = tqdm(total=state.max_steps, desc=self._label, unit="step", dynamic_ncols=True)
+        """Open the bar; the file begins with what was logged up to the checkpoint that training goes on from."""
+        self._path.write_text("".join(map(_line, state.log_history)), encoding="utf-8")
+        self._bar = tqdm(
+            total=state.max_steps, initial=state.global_step, desc=self._label, unit="step", dynamic_ncols=True
+        )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move the bar."""
@@ -32,11 +39,12 @@ class MetricsLog(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Append the figures; plain numbers only."""
-        figures = {key: _number(value) for key, value in (logs or {}).items()}
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": state.global_step, **figures}) + "\n")
-        if self._bar is not None and "loss" in figures:
-            shown = {short: f"{figures[key]:.3f}" for key, short in _ON_THE_BAR.items() if key in figures}
+            file.write(_line({"step": state.global_step, **(logs or {})}))
+        if self._bar is not None and logs and "loss" in logs:
+            shown = {
+                short: f"{float(logs[key]):{style}}" for key, (short, style) in _ON_THE_BAR.items() if key in logs
+            }
             self._bar.set_postfix(shown)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -54,3 +62,9 @@ def peak_memory_mib() -> int:
 
 def _number(value: Any) -> Any:
     return float(value) if isinstance(value, (str, float)) or hasattr(value, "item") else value
+
+
+def _line(logs: dict[str, Any]) -> str:
+    """One log as a line of JSON, the step first."""
+    figures = {key: _number(value) for key, value in logs.items()}
+    return json.dumps({"step": figures.pop("step"), **figures}) + "\n"

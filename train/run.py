@@ -1,47 +1,63 @@
-"""The training stage: data and base checked, one adapter an arm, each with a manifest."""
+"""The training stage: data and base checked, one adapter (or model) an arm, each with a manifest."""
 
+import gc
+import json
 import math
+import os
 import shutil
 import time
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from trimtab.artifacts.base_model import BaseModel, resolve_model
-from trimtab.artifacts.errors import GateError
-from trimtab.artifacts.manifest import Manifest, Parent, current, new_artifact
+from trimtab.artifacts.errors import GateError, InputError
+from trimtab.artifacts.manifest import Manifest, Parent, current, new_artifact, read_manifest
 from trimtab.artifacts.probe import make_probes
 from trimtab.artifacts.resources import MIB, directory_size, require_disk, require_memory
-from trimtab.data.pair import Pair
 from trimtab.data.resolve import resolve
 from trimtab.recipes.schema import Recipe, TrainedArm
+from trimtab.train.job import Job
+
+# Keys that change how a run goes, not what comes out.
+_NO_INPUTS = {"arms", "sft", "orpo", "dpo", "sft_dpo", "report_to", "save_steps", "fsdp"}
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
-def adapter_inputs(recipe: Recipe, arm: TrainedArm) -> dict[str, Any]:
-    """The part of the recipe that an adapter depends on."""
-    common = recipe.train.model_dump(mode="json", exclude={"arms", "orpo", "dpo"})
+def trained_inputs(recipe: Recipe, arm: TrainedArm) -> dict[str, Any]:
+    """The part of the recipe that an arm's result depends on."""
+    common = recipe.train.model_dump(mode="json", exclude=_NO_INPUTS)
     return {
         "model": recipe.model.name_or_path,
         "data": recipe.data.model_dump(mode="json"),
         "seed": recipe.seed,
-        "train": common | {arm: recipe.train.arm(arm).model_dump()},
+        "train": common | {arm: recipe.train.arm(arm).model_dump(mode="json")},
     }
 
 
-def finished_adapter(recipe: Recipe, arm: TrainedArm) -> Manifest | None:
-    """The manifest of this arm's adapter if it was trained from the recipe's present inputs."""
+def finished(recipe: Recipe, arm: TrainedArm) -> Manifest | None:
+    """The manifest of this arm's result if it was trained from the recipe's present inputs."""
+    try:
+        parents = _parents(recipe, arm, resolve_model(recipe.model.name_or_path))
+    except InputError:  # the arm that this one goes on from is not there
+        return None
     return current(
-        recipe.run_dir / arm / "adapter",
-        kind="adapter",
+        recipe.run_dir / arm / recipe.trained_kind,
+        kind=recipe.trained_kind,
         arm=arm,
-        recipe=adapter_inputs(recipe, arm),
-        parents=_parents(recipe, resolve_model(recipe.model.name_or_path)),
+        recipe=trained_inputs(recipe, arm),
+        parents=parents,
     )
 
 
 def check_inputs(recipe: Recipe) -> None:
     """InputError for anything wrong with base model, data, disk or memory, before weights are loaded."""
+    from trimtab.train.checks import check_model, reference_source
+
     base = resolve_model(recipe.model.name_or_path)
+    check_model(base, recipe)
+    if "dpo" in recipe.train.arms:
+        reference_source(recipe, "dpo", base)
     resolve(recipe.data)
     require_disk(recipe.run_dir, 3 * directory_size(base.path) + 200 * MIB, "this experiment")
     require_memory(
@@ -52,73 +68,138 @@ def check_inputs(recipe: Recipe) -> None:
 
 
 def train_arm(recipe: Recipe, arm: TrainedArm) -> Manifest:
-    """Train one arm and write its adapter; a finished one is returned as it is."""
-    if done := finished_adapter(recipe, arm):
-        print(f"{arm}: adapter is up to date")
+    """Train one arm and write its result; a finished one is returned as it is.
+
+    A run that was stopped goes on from its last checkpoint. SystemExit when a signal stops it.
+    """
+    if done := finished(recipe, arm):
+        print(f"{arm}: {recipe.trained_kind} is up to date")
         return done
     check_inputs(recipe)
     base = resolve_model(recipe.model.name_or_path)
-    train, heldout, *_ = resolve(recipe.data)
     manifest = Manifest(
-        kind="adapter", arm=arm, recipe=adapter_inputs(recipe, arm), parents=_parents(recipe, base)
+        kind=recipe.trained_kind,
+        arm=arm,
+        recipe=trained_inputs(recipe, arm),
+        parents=_parents(recipe, arm, base),
     )
-    with TemporaryDirectory() as work_dir:
-        trainer = _trained(recipe, arm, base, train, heldout, Path(work_dir), manifest)
-        with new_artifact(recipe.run_dir / arm / "adapter", manifest) as partial:
-            _save_adapter(trainer, recipe, base.path, partial)
-            _probe(trainer, heldout, manifest)
+    job = _job(recipe, arm, base, manifest)
+    trainer = _trained(job, manifest)
+    _write(trainer, job, base, manifest)
     return manifest
 
 
-def _trained(
-    recipe: Recipe,
-    arm: TrainedArm,
-    base: BaseModel,
-    train: list[Pair],
-    heldout: list[Pair],
-    work_dir: Path,
-    manifest: Manifest,
-) -> Any:
-    """The trainer after training and evaluation; their figures go into ``manifest``."""
-    from trimtab.train.metrics import MetricsLog, peak_memory_mib
-    from trimtab.train.trl_trainers import make_trainer
+def _job(recipe: Recipe, arm: TrainedArm, base: BaseModel, manifest: Manifest) -> Job:
+    """What the run is given; its place is cleared of another run's checkpoints and of half-written ones."""
+    from trimtab.train.checkpoints import open_checkpoints, remove_broken
+    from trimtab.train.checks import reference_source
 
-    log = MetricsLog(recipe.run_dir / arm / "metrics.jsonl", label=f"train {arm}")
-    trainer = make_trainer(recipe, arm, base.path, train, heldout[: recipe.train.eval_pairs], work_dir, [log])
-    began = time.monotonic()
-    trainer.train()
-    seconds = time.monotonic() - began
+    directory = recipe.run_dir / arm
+    inputs = {"arm": arm, "recipe": manifest.recipe, "parents": [p.digest for p in manifest.parents]}
+    with _main_process_first():
+        if is_main_process():
+            open_checkpoints(directory / "checkpoints", inputs)
+            remove_broken(directory / "checkpoints")
+            (directory / "inputs.json").write_text(json.dumps(inputs, indent=1), encoding="utf-8")
+    source = reference_source(recipe, arm, base)
+    if source:
+        manifest.metrics["reference"] = f"{source.kind} {source.parent.path}"
+        manifest.metrics["reference_digest"] = source.parent.digest
+    train, heldout, *_ = resolve(recipe.data)
+    start = recipe.run_dir / "sft" / recipe.trained_kind if arm == "sft-dpo" else None
+    heldout = heldout[: recipe.train.eval_pairs]
+    return Job(recipe, arm, base.path, train, heldout, directory / "checkpoints", start, source)
+
+
+def _trained(job: Job, manifest: Manifest) -> Any:
+    """The trainer after training and evaluation; their figures go into ``manifest``."""
+    from trimtab.train.checkpoints import latest, seconds_in, step_of
+    from trimtab.train.durable import StopOnSignal
+    from trimtab.train.engine import make_trainer
+    from trimtab.train.metrics import MetricsLog, peak_memory_mib
+    from trimtab.train.plots import plot_training
+
+    arm, directory, stop = job.arm, job.work_dir.parent, StopOnSignal()
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(directory / "tensorboard"))
+    log = [MetricsLog(directory / "metrics.jsonl", label=f"train {arm}")] if is_main_process() else []
+    trainer = make_trainer(job, [*log, stop])
+    checkpoint = latest(job.work_dir)
+    if checkpoint:
+        print(f"{arm}: goes on from step {step_of(checkpoint)}", flush=True)
+    trainer.seconds_before, trainer.began = seconds_in(checkpoint), time.monotonic()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    seconds = trainer.seconds_before + time.monotonic() - trainer.began
+    if stop.received:
+        print(f"{arm}: stopped after step {trainer.state.global_step}; the same command goes on from there")
+        raise SystemExit(128 + stop.received)
     evaluation = {key: value for key, value in trainer.evaluate().items() if isinstance(value, int | float)}
-    manifest.metrics = {
+    section, steps = job.section, trainer.state.global_step
+    manifest.metrics |= {
         "train_seconds": round(seconds, 1),
         "peak_memory_mib": peak_memory_mib(),
-        "steps": trainer.state.global_step,
-        "pairs_seen": trainer.state.global_step
-        * recipe.train.per_device_train_batch_size
-        * recipe.train.gradient_accumulation_steps,
+        "steps": steps,
+        "pairs_seen": steps
+        * section.per_device_train_batch_size
+        * section.gradient_accumulation_steps
+        * trainer.args.world_size,
         **evaluation,
     }
     if not all(math.isfinite(value) for value in evaluation.values()):
         raise GateError(f"{arm}: training diverged, held-out figures: {evaluation}; lower train.learning_rate")
+    if is_main_process():
+        print(f"{arm}: curves in {plot_training(directory / 'metrics.jsonl', arm)}")
     return trainer
 
 
-def _save_adapter(trainer: Any, recipe: Recipe, base_dir: Path, target: Path) -> None:
-    """PEFT's files with the base named as in the recipe, and the base's tokenizer files."""
-    trainer.model.peft_config["default"].base_model_name_or_path = recipe.model.name_or_path
-    trainer.model.save_pretrained(target, save_embedding_layers=False)
-    (target / "README.md").unlink(missing_ok=True)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        if (base_dir / name).is_file():
-            shutil.copyfile(base_dir / name, target / name)
+def _write(trainer: Any, job: Job, base: BaseModel, manifest: Manifest) -> None:
+    """The result as an artifact, then probed as it was written: loaded from its own files."""
+    from transformers import AutoTokenizer
+
+    from trimtab.train.models import load_trained, save_trained
+
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_fsdp_enabled else None
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not is_main_process():
+        return
+    recipe = job.recipe
+    with new_artifact(job.work_dir.parent / recipe.trained_kind, manifest) as partial:
+        save_trained(model, recipe, base.path, partial, state)
+        trainer.model = trainer.model_wrapped = model = None
+        gc.collect()
+        for name in _TOKENIZER_FILES:
+            if (base.path / name).is_file():
+                shutil.copyfile(base.path / name, partial / name)
+        conversations = [pair.prompt + pair.chosen for pair in job.heldout]
+        probed = load_trained(recipe, base.path, partial)
+        manifest.probe = make_probes(probed, AutoTokenizer.from_pretrained(base.path), conversations)
+    shutil.rmtree(job.work_dir)
 
 
-def _probe(trainer: Any, heldout: list[Pair], manifest: Manifest) -> None:
-    trainer.model.eval()
-    conversations = [pair.prompt + pair.chosen for pair in heldout]
-    manifest.probe = make_probes(trainer.model, trainer.processing_class, conversations)
-
-
-def _parents(recipe: Recipe, base: BaseModel) -> list[Parent]:
+def _parents(recipe: Recipe, arm: TrainedArm, base: BaseModel) -> list[Parent]:
     data = resolve(recipe.data)
-    return [base.parent, data.train_parent, data.heldout_parent]
+    parents = [base.parent, data.train_parent, data.heldout_parent]
+    if arm == "sft-dpo":
+        directory = recipe.run_dir / "sft" / recipe.trained_kind
+        parents.append(Parent(path="sft", digest=read_manifest(directory, recipe.trained_kind).digest))
+    elif arm == "dpo" and recipe.train.dpo.ref_model:
+        from trimtab.train.checks import reference_source
+
+        source = reference_source(recipe, arm, base)
+        parents += [source.parent] if source else []
+    return parents
+
+
+def is_main_process() -> bool:
+    """Whether this process, of several that train together, is the one that writes and prints."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def _main_process_first() -> Iterator[None]:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    from accelerate import PartialState
+
+    with PartialState().main_process_first():
+        yield

@@ -5,7 +5,8 @@ from pathlib import Path
 from trimtab.data.read import read_pairs
 from trimtab.data.render import render_pair
 from trimtab.recipes.load import load_recipe
-from trimtab.train.trl_trainers import as_dataset, make_trainer, trainer_arguments
+from trimtab.train.job import Job
+from trimtab.train.trl_trainers import as_dataset, make_trl_trainer, trl_arguments
 
 PAIRS = read_pairs("sample/train")[:8]
 GOLDEN = [pair for path in sorted(Path("tests/data/golden").glob("*.jsonl")) for pair in read_pairs(str(path))]
@@ -19,11 +20,12 @@ METRICS = {
 
 
 def test_arms_share_all_arguments_but_their_own() -> None:
-    dpo, orpo = (trainer_arguments(RECIPE, arm, Path("w")) for arm in ("dpo", "orpo"))
-    assert {key for key in dpo if dpo[key] != orpo[key]} <= {"beta", "learning_rate"}
+    dpo, orpo = (trl_arguments(Job(RECIPE, arm, Path("m"), [], [], Path("w"))) for arm in ("dpo", "orpo"))
+    assert {key for key in orpo if dpo[key] != orpo[key]} <= {"beta", "learning_rate", "run_name"}
+    assert dpo.keys() - orpo.keys() == {"loss_type", "label_smoothing", "precompute_ref_log_probs"}
     assert dpo["learning_rate"] == RECIPE.train.dpo.learning_rate
     assert orpo["learning_rate"] == RECIPE.train.learning_rate
-    assert dpo["report_to"] == "none"
+    assert dpo["report_to"] == ["tensorboard"]
 
 
 def test_rendered_text_is_the_template_and_ends_at_the_turn(tokenizer) -> None:
@@ -40,7 +42,7 @@ def test_rendered_text_is_the_template_and_ends_at_the_turn(tokenizer) -> None:
 def test_both_trainers_tokenise_to_the_same_sequences(tokenizer, tiny_model: Path, tmp_path: Path) -> None:
     rows = {}
     for arm in ("dpo", "orpo"):
-        trainer = make_trainer(RECIPE, arm, tiny_model, PAIRS + GOLDEN, PAIRS[:2], tmp_path, [])
+        trainer = make_trl_trainer(Job(RECIPE, arm, tiny_model, PAIRS + GOLDEN, PAIRS[:2], tmp_path), [])
         rows[arm] = trainer.train_dataset
     for pair, dpo, orpo in zip(PAIRS + GOLDEN, rows["dpo"], rows["orpo"], strict=True):
         text = render_pair(tokenizer, pair)
@@ -58,7 +60,9 @@ def test_training_changes_only_the_adapter_and_logs_every_metric(tiny_model: Pat
 
     for arm, more in (("dpo", set()), ("orpo", {"nll_loss", "log_odds_ratio", "log_odds_chosen"})):
         log = tmp_path / f"{arm}.jsonl"
-        trainer = make_trainer(RECIPE, arm, tiny_model, PAIRS, PAIRS[:2], tmp_path, [MetricsLog(log, arm)])
+        trainer = make_trl_trainer(
+            Job(RECIPE, arm, tiny_model, PAIRS, PAIRS[:2], tmp_path), [MetricsLog(log, arm)]
+        )
         before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
         trainer.train()
         trainer.evaluate()
