@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from trimtab.artifacts.errors import GateError, InputError
@@ -27,6 +27,15 @@ class Durable:
     def suspects(self) -> list[int]:
         """Pairs, by their place in the data, that a loss which is not finite came from, where they are known."""
         return []
+
+    def take_up_finished(self: Any, checkpoint: Path) -> bool:
+        """Load ``checkpoint`` if training had come to its end there; Trainer itself would take one step more."""
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if state.global_step < state.max_steps or self.is_fsdp_enabled:
+            return False
+        self.state = state
+        self._load_from_checkpoint(state.best_model_checkpoint or str(checkpoint))
+        return True
 
     def _maybe_log_save_evaluate(self: Any, tr_loss: Any, grad_norm: Any, *rest: Any, **more: Any) -> None:
         control = self.control

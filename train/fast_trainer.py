@@ -3,12 +3,14 @@
 import hashlib
 import json
 import time
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Sampler
 from tqdm import tqdm
 from transformers import AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
 
@@ -115,6 +117,10 @@ class PairTrainer(Durable, Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]
         return metrics
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        """One order for a seed and an epoch, however many processes share it and wherever it is gone on from."""
+        return _Shuffled(len(self.train_dataset), self.args.data_seed, lambda: self.state.epoch)
+
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted here."""
         return 0
@@ -179,6 +185,19 @@ def make_fast_trainer(job: Job, callbacks: list[TrainerCallback]) -> PairTrainer
         trainer.reference = _precomputed(trainer, job)
     made_durable(trainer, job)
     return trainer
+
+
+class _Shuffled(Sampler[int]):
+    def __init__(self, pairs: int, seed: int, epoch: Callable[[], float | None]) -> None:
+        self._pairs, self._seed, self._epoch = pairs, seed, epoch
+
+    def __len__(self) -> int:
+        return self._pairs
+
+    def __iter__(self) -> Iterator[int]:
+        epoch = int(self._epoch() or 0)
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+        return iter(torch.randperm(self._pairs, generator=generator).tolist())
 
 
 class Collator:

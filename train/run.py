@@ -127,7 +127,8 @@ def _trained(job: Job, manifest: Manifest) -> Any:
     if checkpoint:
         print(f"{arm}: goes on from step {step_of(checkpoint)}", flush=True)
     trainer.seconds_before, trainer.began = seconds_in(checkpoint), time.monotonic()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if checkpoint is None or not trainer.take_up_finished(checkpoint):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = trainer.seconds_before + time.monotonic() - trainer.began
     if stop.received:
         print(f"{arm}: stopped after step {trainer.state.global_step}; the same command goes on from there")
@@ -199,7 +200,8 @@ def _main_process_first() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
+    import torch
     from accelerate import PartialState
 
-    with PartialState().main_process_first():
+    with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
         yield
