@@ -170,7 +170,7 @@ def _write(trainer: Any, job: Job, base: BaseModel, manifest: Manifest) -> None:
         for name in _TOKENIZER_FILES:
             if (base.path / name).is_file():
                 shutil.copyfile(base.path / name, partial / name)
-        conversations = [pair.prompt + pair.chosen for pair in job.heldout]
+        conversations = [pair.prompt + pair.chosen for pair in resolve(recipe.data).heldout]
         probed = load_trained(recipe, base.path, partial)
         manifest.probe = make_probes(probed, AutoTokenizer.from_pretrained(base.path), conversations)
     shutil.rmtree(job.work_dir)
