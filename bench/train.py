@@ -30,7 +30,7 @@ _MEASURED = ("torch", "transformers", "trl", "peft")
 def cells(quick: bool) -> list[Cell]:
     """What is trained on: the sample pairs, and long ones where they are at hand."""
     if quick:
-        return [("sample", "sample/train", 512, 2)]
+        return [("sample", "sample/train", 512, 1)]
     long = [("long", str(LONG), 1024, 4)] if LONG.is_file() else []
     return [("sample", "sample/train", 512, 12), *long]
 
@@ -123,7 +123,7 @@ def machine() -> str:
 def main() -> None:
     """Measure, print one line of figures; without ``--quick`` write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="two steps of each, once, ORPO only")
+    parser.add_argument("--quick", action="store_true", help="one step of each, once, ORPO only")
     parser.add_argument("--task", nargs=5, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.task:
@@ -141,7 +141,10 @@ def main() -> None:
             "cores": os.cpu_count(),
             "results": results,
         }
-        (RESULTS / "train-cpu.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        from trimtab.artifacts.resources import gpu_names
+
+        name = "gpu" if gpu_names() else "cpu"
+        (RESULTS / f"train-{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     figures = {
         f"{arm}_{figure}": results[f"sample {arm}"][figure]["median"]
         for figure in ("speedup", "memory")

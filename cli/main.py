@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a check or gate failed, 2 bad usage or input.
 """
 
 import argparse
+import errno
 import signal
 import sys
 from types import FrameType
@@ -76,6 +77,11 @@ def main(argv: list[str] | None = None) -> int:
     except GateError as error:
         print(f"trimtab: check failed: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        print(f"trimtab: error: {error}; free some disk, then give the same command", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("trimtab: interrupted; nothing half-written was kept", file=sys.stderr)
         return 130

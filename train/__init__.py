@@ -1,1 +1,1 @@
-"""Training: a recipe and an arm in, a LoRA adapter out."""
+"""Training: a recipe and an arm in; a LoRA adapter, or a whole model, out."""

@@ -36,6 +36,7 @@ def training_arguments(job: Job) -> dict[str, Any]:
         "run_name": f"{job.recipe.name}-{job.arm}",
         "seed": seed,
         "data_seed": seed,
+        "ddp_find_unused_parameters": False,
         "use_cpu": not torch.cuda.is_available(),
         "bf16": compute_dtype() is torch.bfloat16,
         "gradient_checkpointing_kwargs": {"use_reentrant": False},

@@ -1,6 +1,7 @@
 """What is refused before any weight is loaded: it would fail later, or train something else than was meant."""
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from trimtab.train.arguments import check_reporters
 from trimtab.train.job import ReferenceSource
 
 _ADAPTER_CONFIG = "adapter_config.json"
+_HEAD = "lm_head"
 
 
 def check_model(base: BaseModel, recipe: Recipe) -> None:
@@ -49,53 +51,63 @@ def check_model(base: BaseModel, recipe: Recipe) -> None:
 def _check_targets(config: Any, section: TrainSection) -> None:
     sizes = linear_layers(config)
     targets = section.lora_target_modules
-    if isinstance(targets, str):
-        if targets != "all-linear":
-            _check_pattern(targets, sizes)
-        targets = tuple(sizes)
-    missing = [name for name in targets if name not in sizes and not any(n.endswith(f".{name}") for n in sizes)]
-    if missing:
-        last = sorted({name.rpartition(".")[2] for name in sizes})
+    if targets == "all-linear":
+        chosen = [name for name in sizes if name != _HEAD]
+    elif isinstance(targets, str):
+        chosen = _matching(targets, sizes)
+    else:
+        chosen = [name for name in sizes if name in targets or name.endswith(tuple(f".{t}" for t in targets))]
+        missing = [t for t in targets if not any(name == t or name.endswith(f".{t}") for name in sizes)]
+        if missing:
+            raise InputError(
+                f"train.lora_target_modules: the model has no {', '.join(missing)}; it has: {_last_names(sizes)}, "
+                "or all-linear"
+            )
+    smallest = min(chosen, key=lambda name: min(sizes[name]))
+    highest = min(sizes[smallest])
+    if section.lora_r > highest:
         raise InputError(
-            f"train.lora_target_modules: the model has no {', '.join(missing)}; it has: {', '.join(last)}, "
-            "or all-linear"
-        )
-    chosen = {name: min(shape) for name, shape in sizes.items() if name in targets or name.endswith(targets)}
-    smallest = min(chosen, key=lambda name: chosen[name])
-    if section.lora_r > chosen[smallest]:
-        raise InputError(
-            f"train.lora_r: got {section.lora_r}, but {smallest} has rank {chosen[smallest]} at most; "
-            f"give train.lora_r={chosen[smallest]} or less"
+            f"train.lora_r: got {section.lora_r}, but {smallest} has rank {highest} at most; "
+            f"give train.lora_r={highest} or less"
         )
 
 
-def _check_pattern(pattern: str, names: Iterable[str]) -> None:
-    import re
-
+def _matching(pattern: str, names: Iterable[str]) -> list[str]:
     try:
-        found = any(re.fullmatch(pattern, name) for name in names)
+        found = [name for name in names if re.fullmatch(pattern, name)]
     except re.error as error:
         raise InputError(f"train.lora_target_modules: {pattern!r} is no regular expression: {error}") from error
     if not found:
-        last = sorted({name.rpartition(".")[2] for name in names})
         raise InputError(
             f"train.lora_target_modules: the expression {pattern!r} matches no linear layer; as a list of names "
-            f"it takes: {', '.join(last)}"
+            f"it takes: {_last_names(names)}"
         )
+    return found
+
+
+def _last_names(names: Iterable[str]) -> str:
+    return ", ".join(sorted({name.rpartition(".")[2] for name in names}))
+
+
+def targets_head(section: TrainSection) -> bool:
+    """Whether LoRA is to be put on the head; ``all-linear`` leaves it out."""
+    targets = section.lora_target_modules
+    if isinstance(targets, str):
+        return targets != "all-linear" and re.fullmatch(targets, _HEAD) is not None
+    return _HEAD in targets
 
 
 def linear_layers(config: Any) -> dict[str, tuple[int, int]]:
-    """Names and shapes of the linear layers that a model of ``config`` has, its head left out; no weights."""
+    """Names and shapes, [out, in], of the linear layers that a model of ``config`` has; no weights."""
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    head = model.get_output_embeddings()
     return {
         name: (module.out_features, module.in_features)
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
+        if isinstance(module, torch.nn.Linear)
     }
 
 

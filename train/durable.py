@@ -31,7 +31,13 @@ class Durable:
     def take_up_finished(self: Any, checkpoint: Path) -> bool:
         """Load ``checkpoint`` if training had come to its end there; Trainer itself would take one step more."""
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        if state.global_step < state.max_steps or self.is_fsdp_enabled:
+        early = state.stateful_callbacks.get("EarlyStoppingCallback", {}).get("attributes", {})
+        waited, patience = (
+            early.get("early_stopping_patience_counter", 0),
+            self.job.section.early_stopping_patience,
+        )
+        ended = state.global_step >= state.max_steps or (patience and waited >= patience)
+        if not ended or self.is_fsdp_enabled:
             return False
         self.state = state
         self._load_from_checkpoint(state.best_model_checkpoint or str(checkpoint))
@@ -55,7 +61,8 @@ class Durable:
         raise GateError(
             f"{self.job.arm}: training diverged at step {self.state.global_step}: loss {float(loss):g}, "
             f"gradient norm {norm:g}" + (f", on the training pairs {names}" if names else "") + f"; {kept}. "
-            "Look at these pairs with `trimtab data sample`, or lower train.learning_rate"
+            "Pairs are counted over the data as mixed and split. Lower train.learning_rate, or see what "
+            "`trimtab data check` says of them"
         )
 
     def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
@@ -82,8 +89,9 @@ class Durable:
         own = (
             {"selected_adapters": ["default"], "save_embedding_layers": False} if self.job.section.use_lora else {}
         )
-        Path(output_dir or self.args.output_dir).mkdir(parents=True, exist_ok=True)
-        model.save_pretrained(output_dir, state_dict=state_dict, **own)
+        target = Path(output_dir or self.args.output_dir)
+        target.mkdir(parents=True, exist_ok=True)
+        model.save_pretrained(target, state_dict=state_dict, **own)
 
 
 class StopOnSignal(TrainerCallback):

@@ -3,6 +3,7 @@
 from typing import Any
 
 from trimtab.recipes.schema import TrainSection
+from trimtab.train.checks import targets_head
 from trimtab.train.job import Job
 
 # Each is compared with its own usual attention in tests/train/test_step.py.
@@ -35,7 +36,6 @@ def why_not_fast(config: Any, section: TrainSection) -> str | None:
         return "its layers attend in a sliding window"
     if getattr(config, "attention_dropout", 0.0):
         return f"its attention has dropout ({config.attention_dropout})"
-    targets = section.lora_target_modules
-    if section.use_lora and "lm_head" in ([targets] if isinstance(targets, str) else targets):
+    if section.use_lora and targets_head(section):
         return "LoRA on lm_head needs the whole logits"
     return None

@@ -56,13 +56,16 @@ class PairTrainer(Durable, Trainer):
         totals = self._totals(pieces)
         share = self.current_gradient_accumulation_steps
         loss = torch.zeros((), device=self.args.device)
-        for index, piece in enumerate(pieces):
-            last = index == len(pieces) - 1
+        weighted = self._in_step(pieces)
+        for index, (piece, weight) in enumerate(weighted):
+            last = index == len(weighted) - 1
             with nullcontext() if last else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
                     part, figures = self._step(model, piece, totals)
                 # Gradients are averaged over processes, parts of one loss are summed.
-                self.accelerator.backward(part * (self.args.world_size / share))
+                self.accelerator.backward(part * (weight * self.args.world_size / share))
+            if not weight:
+                continue
             loss = loss + part.detach().float()
             self._recent.append((piece.rows, part.detach()))
             for name, value in figures.items():
@@ -74,7 +77,9 @@ class PairTrainer(Durable, Trainer):
     def suspects(self) -> list[int]:
         """Rows of the pieces whose loss is not finite; of the last piece if the gradient alone is not."""
         bad = [row for rows, loss in self._recent if not bool(loss.isfinite()) for row in rows]
-        return bad or self._recent[-1][0]
+        if bad or self.args.world_size > 1:  # of other processes' pairs this one knows nothing
+            return bad
+        return self._recent[-1][0]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Trainer's log with the mean of the figures since the last one, over all processes."""
@@ -128,13 +133,22 @@ class PairTrainer(Durable, Trainer):
     def _measured(self, pieces: list[PackedPairs]) -> Tensor:
         """For each pair: sums, counts, the reference's log-probabilities, and logits where logged."""
         parts = []
-        for piece in pieces:
+        for piece, weight in self._in_step(pieces):
             with torch.no_grad(), self.compute_loss_context_manager():
                 answers = answer_logprobs(self.model_wrapped, piece, log_logits=self.job.section.log_logits)
                 reference = self.reference(self.model_wrapped, piece) if self.reference else answers.answers
             columns = [answers.sums, answers.counts, reference]
-            parts.append(torch.cat(columns if answers.logits is None else [*columns, answers.logits], 1))
+            if weight:
+                parts.append(torch.cat(columns if answers.logits is None else [*columns, answers.logits], 1))
         return torch.cat(parts)
+
+    def _in_step(self, pieces: list[PackedPairs]) -> list[tuple[PackedPairs, float]]:
+        """``pieces`` with their weights: under FSDP all processes must run the model equally often."""
+        weighted = [(piece, 1.0) for piece in pieces]
+        if self.is_fsdp_enabled:
+            most = self.accelerator.gather(torch.tensor([len(pieces)], device=self.args.device)).max()
+            weighted += [(pieces[-1], 0.0)] * (int(most) - len(pieces))
+        return weighted
 
     def _step(self, model: Any, piece: PackedPairs, totals: Totals) -> tuple[Tensor, Figures]:
         reference = self.reference(model, piece) if self.reference else None

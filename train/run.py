@@ -20,7 +20,10 @@ from trimtab.recipes.schema import Recipe, TrainedArm
 from trimtab.train.job import Job
 
 # Keys that change how a run goes, not what comes out.
-_NO_INPUTS = {"arms", "sft", "orpo", "dpo", "sft_dpo", "report_to", "save_steps", "fsdp"}
+_NO_INPUTS = {
+    *("arms", "sft", "orpo", "dpo", "sft_dpo", "report_to", "save_steps", "fsdp"),
+    *("logging_steps", "log_logits", "per_device_eval_batch_size"),
+}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -59,9 +62,11 @@ def check_inputs(recipe: Recipe) -> None:
     if "dpo" in recipe.train.arms:
         reference_source(recipe, "dpo", base)
     resolve(recipe.data)
-    require_disk(recipe.run_dir, 3 * directory_size(base.path) + 200 * MIB, "this experiment")
+    # trained whole: float32 weights, gradients and two moments, and three checkpoints of them
+    disk, memory = (3, 4) if recipe.train.use_lora else (22, 10)
+    require_disk(recipe.run_dir, disk * directory_size(base.path) + 200 * MIB, "this experiment")
     require_memory(
-        4 * directory_size(base.path) + 3000 * MIB,
+        memory * directory_size(base.path) + 3000 * MIB,
         "training",
         "close other programs, or choose a smaller model",
     )
@@ -74,7 +79,12 @@ def train_arm(recipe: Recipe, arm: TrainedArm) -> Manifest:
     """
     if done := finished(recipe, arm):
         print(f"{arm}: {recipe.trained_kind} is up to date")
+        shutil.rmtree(recipe.run_dir / arm / "checkpoints", ignore_errors=True)
         return done
+    if arm == "sft-dpo" and not finished(recipe, "sft"):
+        raise InputError(
+            "arm sft-dpo goes on from arm sft of the same recipe, which is not trained: train it first"
+        )
     check_inputs(recipe)
     base = resolve_model(recipe.model.name_or_path)
     manifest = Manifest(
@@ -98,7 +108,8 @@ def _job(recipe: Recipe, arm: TrainedArm, base: BaseModel, manifest: Manifest) -
     inputs = {"arm": arm, "recipe": manifest.recipe, "parents": [p.digest for p in manifest.parents]}
     with _main_process_first():
         if is_main_process():
-            open_checkpoints(directory / "checkpoints", inputs)
+            way = {"processes": os.environ.get("WORLD_SIZE", "1"), "fsdp": recipe.train.fsdp}
+            open_checkpoints(directory / "checkpoints", inputs | way)
             remove_broken(directory / "checkpoints")
             (directory / "inputs.json").write_text(json.dumps(inputs, indent=1), encoding="utf-8")
     source = reference_source(recipe, arm, base)

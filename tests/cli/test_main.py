@@ -30,7 +30,19 @@ def trimtab(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["export"], ["serve"], ["demo"], ["compare"], ["run"], ["data", "check"]]
+    "command",
+    [
+        [],
+        ["train"],
+        ["export"],
+        ["serve"],
+        ["demo"],
+        ["compare"],
+        ["run"],
+        ["data", "check"],
+        ["advise"],
+        ["sweep"],
+    ],
 )
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     script = (

@@ -1,11 +1,14 @@
 """Recipes: all shipped ones load; mistakes are named with what is meant."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from trimtab.artifacts.errors import InputError
 from trimtab.recipes.load import ORPO_BETA_ALIASES, load_recipe
+from trimtab.recipes.schema import TrainSection
 
 SHIPPED = sorted(Path("recipes").glob("*.yaml"))
 
@@ -52,10 +55,10 @@ def test_orpo_weight_aliases(alias: str, tmp_path: Path, capsys: pytest.CaptureF
         ("name: r\ntrain:\n  learning_rte: 1\n", "'train.learning_rte'; did you mean 'learning_rate'"),
         ("name: r\ntrian: {}\n", "did you mean 'train'"),
         ("name: r\nexport:\n  gptq:\n    group_sise: 32\n", "did you mean 'group_size'"),
-        ("name: r\ntrain:\n  qqqqqq: 1\n", "train takes: arms, max_steps"),
+        ("name: r\ntrain:\n  qqqqqq: 1\n", "train takes: arms, engine, max_steps"),
         ("name: r\ntrain:\n  max_steps: 0\n", "train.max_steps: input should be greater than or equal to 1"),
         ("name: r\ntrain:\n  arms: [dpo, dpo]\n", "each arm once"),
-        ("name: r\ntrain:\n  arms: [ppo]\n", "'dpo' or 'orpo'"),
+        ("name: r\ntrain:\n  arms: [ppo]\n", "'sft', 'dpo', 'sft-dpo' or 'orpo'"),
         ("name: ../up\n", "name: "),
         ("seed: 1\n", "name: field required"),
         ("name: [\n", "not valid YAML"),
@@ -78,3 +81,17 @@ def test_malformed_overrides(override: str) -> None:
 def test_missing_recipe_names_the_shipped_ones() -> None:
     with pytest.raises(InputError, match=r"quickstart\.yaml"):
         load_recipe("nowhere.yaml")
+
+
+def test_docs_list_every_key_of_train_with_its_default() -> None:
+    text = Path("docs/training.md").read_text()
+    table = re.findall(r"^\| `([\w.]+)` \| `([^`]*)` \| .+ \|$", text, re.MULTILINE)
+    keys: dict[str, object] = {}
+    for name, value in TrainSection().model_dump(mode="json").items():
+        keys |= (
+            {f"{name}.{own}": default for own, default in value.items()}
+            if isinstance(value, dict)
+            else {name: value}
+        )
+    assert {name: yaml.safe_load(default) for name, default in table} == keys
+    assert [name for name, _ in table] == list(keys)

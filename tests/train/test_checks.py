@@ -35,9 +35,10 @@ def copied(model: Path, target: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.lora_target_modules=[q_proj,w_proj]", r"no w_proj; it has: down_proj, gate_proj, k_proj, o_proj"),
+        ("train.lora_target_modules=[q_proj,w_proj]", r"no w_proj; it has: down_proj, gate_proj, k_proj, lm_head, o_proj"),
         ("train.lora_target_modules=.*w_proj", r"'.*w_proj' matches no linear layer"),
         ("train.lora_target_modules='['", r"no regular expression"),
+        ("{lora_target_modules: .*k_proj, lora_r: 64}", r"train.lora_r: got 64, but .*k_proj has rank 32"),
         ("train.lora_r=64", r"train.lora_r: got 64, but model.layers.0.self_attn.k_proj has rank 32 at most"),
         ("train.max_length=4096", r"train.max_length: got 4096, .* positions for 2048"),
         ("train.report_to=[wandb]", r"train.report_to: wandb needs the package wandb"),
@@ -45,7 +46,12 @@ def copied(model: Path, target: Path, **changes: Any) -> Path:
         ("train.dpo.ref_model=./nowhere", r"'./nowhere': no such directory"),
     ],
 )
-def test_refused_by_configuration_alone(override: str, message: str, tiny_model: Path, tmp_path: Path) -> None:
+def test_refused_by_configuration_alone(
+    override: str, message: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trimtab.train.checks.gpu_names", list)
+    if override.startswith("{"):
+        override = f"train={override}"
     with pytest.raises(InputError, match=message):
         check(copied(tiny_model, tmp_path / "model"), override)
 
@@ -108,10 +114,15 @@ def test_where_the_reference_comes_from(tiny_model: Path, tmp_path: Path) -> Non
         source("sft-dpo", f"output_dir={tmp_path}", "train.arms=[sft,sft-dpo]")
 
 
+def test_rank_counts_for_the_layers_that_are_named(tiny_model: Path) -> None:
+    check(tiny_model, "train={lora_target_modules: .*q_proj, lora_r: 64}")
+    check(tiny_model, "train={lora_target_modules: [lm_head, q_proj], lora_r: 64}")
+
+
 def test_layers_that_lora_may_have(tiny_model: Path) -> None:
     from transformers import AutoConfig
 
     layers = linear_layers(AutoConfig.from_pretrained(tiny_model))
-    assert len(layers) == 14
+    assert len(layers) == 15
     assert layers["model.layers.1.mlp.gate_proj"] == (128, 64)
-    assert not any("lm_head" in name for name in layers)
+    assert layers["lm_head"] == (49152, 64)

@@ -1,5 +1,6 @@
 """Runs that are killed, stopped or run out of disk: the same command goes on and ends with the same adapter."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,10 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from trimtab.artifacts.manifest import read_manifest, sha256
+from trimtab.cli.main import main
 from trimtab.train.checkpoints import (
     complete,
     is_whole,
@@ -71,13 +74,21 @@ entry()
 """
 
 
-def train(
-    place: Path, tiny: Path, what: str = "nothing", step: int = 0, *more: str
-) -> subprocess.CompletedProcess[str]:
-    command = ["train", str(Path("recipes/quickstart.yaml").resolve()), f"model={tiny}", *OVERRIDES, *more]
-    line = [sys.executable, "-c", PROGRAM, what, str(step), *command, "--arm", "orpo"]
-    place.mkdir(exist_ok=True)
+def arguments(tiny: Path, *more: str) -> list[str]:
+    recipe = str(Path("recipes/quickstart.yaml").resolve())
+    return ["train", recipe, f"model={tiny}", *OVERRIDES, *more, "--arm", "orpo"]
+
+
+def train(place: Path, tiny: Path, what: str, step: int) -> Any:
+    """The command in a process of its own, in which something happens."""
+    line = [sys.executable, "-c", PROGRAM, what, str(step), *arguments(tiny)]
     return subprocess.run(line, cwd=place, capture_output=True, text=True, timeout=240)
+
+
+def train_here(place: Path, tiny: Path, *more: str) -> None:
+    command = arguments(tiny, *more)
+    with contextlib.chdir(place):
+        assert main(command) == 0
 
 
 def weights(place: Path) -> str:
@@ -92,8 +103,7 @@ def logged(place: Path) -> list[tuple[int, float]]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     place = tmp_path_factory.mktemp("undisturbed")
-    done = train(place, tiny_model)
-    assert done.returncode == 0, done.stderr
+    train_here(place, tiny_model)
     assert not (place / "runs/quickstart/orpo/checkpoints").exists()
     assert read_manifest(place / "runs/quickstart/orpo/adapter").metrics["steps"] == 8
     return place
@@ -111,7 +121,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> P
     ],
 )
 def test_goes_on_to_the_same_adapter(
-    what: str, step: int, code: int, from_step: int, undisturbed: Path, tiny_model: Path, tmp_path: Path
+    what: str,
+    step: int,
+    code: int,
+    from_step: int,
+    undisturbed: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     broken = train(tmp_path, tiny_model, what, step)
     assert broken.returncode == code, broken.stderr
@@ -121,9 +138,8 @@ def test_goes_on_to_the_same_adapter(
         assert "the one of step 4 is kept" in broken.stderr
     if what == "terminate":
         assert "stopped after step 4; the same command goes on from there" in broken.stdout
-    again = train(tmp_path, tiny_model)
-    assert again.returncode == 0, again.stderr
-    assert f"orpo: goes on from step {from_step}" in again.stdout
+    train_here(tmp_path, tiny_model)
+    assert f"orpo: goes on from step {from_step}" in capsys.readouterr().out
     assert weights(tmp_path) == weights(undisturbed)
     assert logged(tmp_path) == logged(undisturbed)
 
@@ -144,8 +160,7 @@ def test_a_loss_that_is_not_finite_stops_and_says_which_pairs(tiny_model: Path, 
 def test_early_stopping_keeps_the_best(tiny_model: Path, tmp_path: Path) -> None:
     rate = "train.learning_rate=0.5"  # far too high: the held-out loss rises
     more = ("train.early_stopping_patience=1", "train.eval_steps=1", rate, "train.max_steps=40")
-    done = train(tmp_path, tiny_model, "nothing", 0, *more)
-    assert done.returncode == 0, done.stderr
+    train_here(tmp_path, tiny_model, *more)
     lines = (tmp_path / "runs/quickstart/orpo/metrics.jsonl").read_text().splitlines()
     losses = [log["eval_loss"] for log in map(json.loads, lines) if "eval_loss" in log]
     metrics = read_manifest(tmp_path / "runs/quickstart/orpo/adapter").metrics
@@ -177,8 +192,8 @@ def test_another_recipe_starts_anew(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_saves_too(tiny_model: Path, tmp_path: Path) -> None:
-    command = ["train", str(Path("recipes/quickstart.yaml").resolve()), f"model={tiny_model}", *OVERRIDES]
-    line = [sys.executable, "-m", "trimtab.cli.main", *command, "train.max_steps=100000"]
+    command = arguments(tiny_model, "train.max_steps=100000")[:-2]  # all arms: a process that starts another
+    line = [sys.executable, "-m", "trimtab.cli.main", *command]
     child = subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
     metrics = tmp_path / "runs/quickstart/orpo/metrics.jsonl"
     deadline = time.monotonic() + 200

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoConfig
@@ -23,9 +24,10 @@ RECIPE = "recipes/quickstart.yaml"
         ("mistral", {"sliding_window": 4096}, [], None),
         ("llama", {"attention_dropout": 0.1}, [], "dropout"),
         ("llama", {}, ["train.lora_target_modules=[q_proj,lm_head]"], "LoRA on lm_head"),
+        ("llama", {}, ["train.lora_target_modules=.*(q_proj|lm_head)"], "LoRA on lm_head"),
     ],
 )
-def test_why_not_fast(model_type: str, settings: dict, overrides: list[str], reason: str | None) -> None:
+def test_why_not_fast(model_type: str, settings: Any, overrides: list[str], reason: str | None) -> None:
     section = load_recipe(RECIPE, overrides).train
     found = why_not_fast(AutoConfig.for_model(model_type, **settings), section)
     assert (found is None) if reason is None else (found is not None and reason in found)
