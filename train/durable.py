@@ -28,6 +28,14 @@ class Durable:
         """Pairs, by their place in the data, that a loss which is not finite came from, where they are known."""
         return []
 
+    def release(self: Any) -> None:
+        """Let go of all that takes memory; the trainer is of no use after."""
+        self.accelerator.free_memory()
+        held = ("model", "model_wrapped", "optimizer", "lr_scheduler", "fused", "reference", "ref_model")
+        for name in held:
+            setattr(self, name, None)
+        self.callback_handler = None
+
     def take_up_finished(self: Any, checkpoint: Path) -> bool:
         """Load ``checkpoint`` if training had come to its end there; Trainer itself would take one step more."""
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))

@@ -176,7 +176,8 @@ def _write(trainer: Any, job: Job, base: BaseModel, manifest: Manifest) -> None:
     recipe = job.recipe
     with new_artifact(job.work_dir.parent / recipe.trained_kind, manifest) as partial:
         save_trained(model, recipe, base.path, partial, state)
-        trainer.model = trainer.model_wrapped = model = None
+        model = None
+        trainer.release()
         gc.collect()
         for name in _TOKENIZER_FILES:
             if (base.path / name).is_file():

@@ -35,7 +35,7 @@ def copied(model: Path, target: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.lora_target_modules=[q_proj,w_proj]", r"no w_proj; it has: down_proj, gate_proj, k_proj, lm_head, o_proj"),
+        ("train.lora_target_modules=[q_proj,w_proj]", r"no w_proj; it has: down_proj, gate_proj, k_proj, lm_head"),
         ("train.lora_target_modules=.*w_proj", r"'.*w_proj' matches no linear layer"),
         ("train.lora_target_modules='['", r"no regular expression"),
         ("{lora_target_modules: .*k_proj, lora_r: 64}", r"train.lora_r: got 64, but .*k_proj has rank 32"),
