@@ -23,7 +23,7 @@ def pair(prompt: int, chosen: int, rejected: int) -> PairTokens:
 )
 def test_rule(lengths: tuple[int, int, int], expected: tuple[int, int, int]) -> None:
     short = cut(pair(*lengths), max_length=100, max_prompt_length=40)
-    assert tuple(map(len, short)) == expected
+    assert tuple(map(len, short[:3])) == expected
     assert short.prompt == pair(*lengths).prompt[-expected[0] :]
     assert short.chosen == pair(*lengths).chosen[: expected[1]]
 
@@ -35,7 +35,7 @@ def test_an_answer_is_cut_for_its_own_length_only(prompt: int, chosen: int, reje
         assert len(long.chosen) == len(short.chosen) == chosen
     for made in (long, short):
         assert len(made.prompt) + max(len(made.chosen), len(made.rejected)) <= 100
-        assert min(map(len, made)) >= 1
+        assert min(map(len, made[:3])) >= 1
 
 
 def test_what_was_done_is_counted() -> None:
