@@ -41,5 +41,5 @@ def test_an_answer_is_cut_for_its_own_length_only(prompt: int, chosen: int, reje
 def test_what_was_done_is_counted() -> None:
     same = PairTokens([1] * 30, [7] * 80, [7] * 75 + [8] * 5)
     kept, counts = cut_all([pair(10, 20, 30), pair(60, 20, 90), same], 100, 40)
-    assert [tuple(map(len, made)) for made in kept] == [(10, 20, 30), (40, 20, 60)]
+    assert [tuple(map(len, made[:3])) for made in kept] == [(10, 20, 30), (40, 20, 60)]
     assert counts == {"prompts cut": 1, "answers cut": 3, "pairs dropped": 1}
