@@ -31,10 +31,18 @@ class Durable:
     def release(self: Any) -> None:
         """Let go of all that takes memory; the trainer is of no use after."""
         self.accelerator.free_memory()
-        held = ("model", "model_wrapped", "optimizer", "lr_scheduler", "fused", "reference", "ref_model")
+        held = (
+            "model",
+            "model_wrapped",
+            "optimizer",
+            "lr_scheduler",
+            "fused",
+            "reference",
+            "ref_model",
+            "callback_handler",
+        )
         for name in held:
             setattr(self, name, None)
-        self.callback_handler = None
 
     def take_up_finished(self: Any, checkpoint: Path) -> bool:
         """Load ``checkpoint`` if training had come to its end there; Trainer itself would take one step more."""
