@@ -3,7 +3,6 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,15 @@ from torch.utils.data import Sampler
 from tqdm import tqdm
 from transformers import AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
 
-from trimtab.data.pair import Pair
 from trimtab.train.arguments import training_arguments
+from trimtab.train.batches import Collator, Shuffled, tokens_of
 from trimtab.train.durable import Durable, made_durable
 from trimtab.train.forward import use_pair_forward
 from trimtab.train.fused_lora import FusedLora, fuse_lora
 from trimtab.train.job import Job
 from trimtab.train.models import load_model, load_policy
 from trimtab.train.packing import PackedPairs, in_pieces, pack
-from trimtab.train.pair_tokens import PairTokens, cut_all, tokenize_pair
+from trimtab.train.pair_tokens import PairTokens
 from trimtab.train.reference import (
     ADAPTER,
     CachedReference,
@@ -123,8 +122,7 @@ class PairTrainer(Durable, Trainer):
         return metrics
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        """One order for a seed and an epoch, however many processes share it and wherever it is gone on from."""
-        return _Shuffled(len(self.train_dataset), self.args.data_seed, lambda: self.state.epoch)
+        return Shuffled(len(self.train_dataset), self.args.data_seed, lambda: self.state.epoch)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted here."""
@@ -199,44 +197,6 @@ def make_fast_trainer(job: Job, callbacks: list[TrainerCallback]) -> PairTrainer
         trainer.reference = _precomputed(trainer, job)
     made_durable(trainer, job)
     return trainer
-
-
-class _Shuffled(Sampler[int]):
-    def __init__(self, pairs: int, seed: int, epoch: Callable[[], float | None]) -> None:
-        self._pairs, self._seed, self._epoch = pairs, seed, epoch
-
-    def __len__(self) -> int:
-        return self._pairs
-
-    def __iter__(self) -> Iterator[int]:
-        epoch = int(self._epoch() or 0)
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
-        return iter(torch.randperm(self._pairs, generator=generator).tolist())
-
-
-class Collator:
-    """Some pairs' tokens as packed pieces."""
-
-    def __init__(self, job: Job) -> None:
-        self._max_tokens = job.max_tokens
-        self._with_prompt = job.arm == "orpo" and job.own.nll_over == "prompt_and_chosen"
-        self._with_rejected = job.arm != "sft"
-
-    def __call__(self, pairs: list[PairTokens]) -> dict[str, Any]:
-        pieces = in_pieces(pairs, self._max_tokens, with_rejected=self._with_rejected)
-        options = {"with_prompt": self._with_prompt, "with_rejected": self._with_rejected}
-        return {"pieces": [pack(piece, **options) for piece in pieces]}
-
-
-def tokens_of(tokenizer: Any, pairs: list[Pair], max_length: int, name: str, first: int = 0) -> list[PairTokens]:
-    """``pairs`` as tokens, cut to ``max_length``; what was cut is said. ``first``: the row of the first pair."""
-    rows = enumerate(pairs, first)
-    kept, counts = cut_all(
-        (tokenize_pair(tokenizer, pair, row) for row, pair in rows), max_length, max_length // 2
-    )
-    if done := ", ".join(f"{count} {what}" for what, count in counts.items() if count):
-        print(f"{name} pairs, train.max_length {max_length}: {done}")
-    return kept
 
 
 def _reference(job: Job, policy: Any) -> Reference | None:
