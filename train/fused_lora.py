@@ -15,6 +15,8 @@ import torch
 from peft.tuners.lora import Linear
 from torch import Tensor
 
+from trimtab.train.products import linear
+
 
 class _LoraLinear(torch.autograd.Function):
     """``x @ merged.T`` with ``merged = W + scale * B @ A``; gradients for x, A and B.
@@ -24,17 +26,17 @@ class _LoraLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, merged: Tensor, bias: Any, a: Tensor, b: Tensor, scale: float) -> Tensor:
-        ctx.save_for_backward(x, b, x @ a.T)
+        ctx.save_for_backward(x, b, linear(x, a))
         ctx.merged, ctx.scale = merged, scale  # no input or output, so that it may be kept by itself
-        return x @ merged.T if bias is None else torch.addmm(bias, x, merged.T)
+        return linear(x, merged, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, b, down = ctx.saved_tensors
         (above,) = grads
-        for_b = (above.T @ down).mul_(ctx.scale)
-        for_a = (above @ b).mul_(ctx.scale).T @ x
-        for_x = above @ ctx.merged if ctx.needs_input_grad[0] else None
+        for_b = linear(down.T, above.T).T.mul_(ctx.scale)
+        for_a = linear(linear(above, b.T).mul_(ctx.scale).T, x.T)
+        for_x = linear(above, ctx.merged.T) if ctx.needs_input_grad[0] else None
         return for_x, None, None, for_a, for_b, None
 
 

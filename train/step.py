@@ -64,13 +64,16 @@ class AnswerLogprobs:
 def answer_logprobs(model: Any, batch: PackedPairs, *, log_logits: bool = False) -> AnswerLogprobs:
     """The answers of ``batch`` under ``model``, which ``use_pair_forward`` has prepared."""
     found = target_logprobs(model, batch, log_logits=log_logits)
-    sizes = batch.target_counts
-    counts = torch.tensor(sizes, dtype=found.logprobs.dtype).to(found.logprobs.device, non_blocking=True)
+    of_all = batch.opening_targets
+    sizes = [size for prompt, *answers in batch.target_counts for size in (prompt - of_all, *answers)]
+    counts = torch.tensor(batch.target_counts, dtype=found.logprobs.dtype)
 
     def summed(values: Tensor) -> Tensor:
-        parts = values.split([size for three in sizes for size in three])
-        return torch.stack([part.sum() for part in parts]).view(-1, 3)
+        opening, *parts = values.split([of_all, *sizes])
+        table = torch.stack([part.sum() for part in parts]).view(-1, 3)
+        return table + torch.nn.functional.pad(opening.sum()[None], (0, 2))  # to each pair's prompt
 
+    counts = counts.to(found.logprobs.device, non_blocking=True)
     return AnswerLogprobs(summed(found.logprobs), counts, None if found.logits is None else summed(found.logits))
 
 

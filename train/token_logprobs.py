@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trimtab.train.products import linear
+
 BLOCK = 512  # rows of logits at a time
 
 
@@ -34,12 +36,12 @@ class _TokenLogprobs(torch.autograd.Function):
         direction = None
         if ctx.head_is_frozen and ctx.needs_input_grad[0]:
             direction = weight.index_select(0, targets)
-        space = _space(hidden, weight)
         for start in range(0, len(hidden), BLOCK):
             rows = slice(start, start + BLOCK)
-            probabilities, logprobs[rows] = _block(hidden[rows], weight, targets[rows], bias, space)
+            probabilities, logprobs[rows] = _block(hidden[rows], weight, targets[rows], bias)
             if direction is not None:
-                direction[rows].addmm_(probabilities.to(weight.dtype), weight, alpha=-1)
+                direction[rows] -= linear(probabilities.to(weight.dtype), weight.T)
+            del probabilities  # before the next ones are made
         if ctx.head_is_frozen:
             ctx.save_for_backward(direction)
         else:
@@ -56,31 +58,22 @@ class _TokenLogprobs(torch.autograd.Function):
         for_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for_weight = torch.zeros_like(weight)
         for_bias = None if bias is None else torch.zeros_like(bias)
-        space = _space(hidden, weight)
         for start in range(0, len(hidden), BLOCK):
             rows = slice(start, start + BLOCK)
-            probabilities, _ = _block(hidden[rows], weight, targets[rows], bias, space)
+            probabilities, _ = _block(hidden[rows], weight, targets[rows], bias)
             towards = _towards_logits(probabilities, targets[rows]).mul_(above[rows, None]).to(weight.dtype)
             for_weight.addmm_(towards.T, hidden[rows])
             if for_bias is not None:
                 for_bias += towards.sum(0)
             if for_hidden is not None:
                 for_hidden[rows] = towards @ weight
+            del probabilities, towards  # before the next ones are made
         return for_hidden, for_weight, None, for_bias
 
 
-def _space(hidden: Tensor, weight: Tensor) -> Tensor:
-    """Room for one block of logits, used again for each."""
-    return hidden.new_empty(min(BLOCK, len(hidden)), len(weight))
-
-
-def _block(
-    hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, space: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Probabilities [rows, vocabulary], in ``space`` where types allow, and the targets' log-probabilities."""
-    logits = torch.mm(hidden, weight.T, out=space[: len(hidden)])
-    if bias is not None:
-        logits += bias
+def _block(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Probabilities [rows, vocabulary] and the targets' log-probabilities."""
+    logits = linear(hidden, weight, bias)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     of_targets = logits.gather(-1, targets[:, None])[:, 0]
     largest = logits.amax(-1)

@@ -39,20 +39,21 @@ def tiny(model_type: str) -> Any:
     return AutoModelForCausalLM.from_config(config).double().eval()
 
 
-def random_pairs(count: int) -> list[PairTokens]:
+def random_pairs(count: int, opening: list[int]) -> list[PairTokens]:
     generator = torch.Generator().manual_seed(1)
 
     def ids() -> list[int]:
         length = int(torch.randint(2, 14, (1,), generator=generator))
         return torch.randint(3, 97, (length,), generator=generator).tolist()
 
-    return [PairTokens(ids(), ids(), ids()) for _ in range(count)]
+    return [PairTokens(opening + ids(), ids(), ids()) for _ in range(count)]
 
 
+@pytest.mark.parametrize("opening", [[], [7, 8, 9]])
 @pytest.mark.parametrize("model_type", FAST_MODELS)
-def test_shared_equals_unshared(model_type: str) -> None:
+def test_shared_equals_unshared(model_type: str, opening: list[int]) -> None:
     """Each answer after its own copy of the prompt, one sequence at a time, by the model's usual attention."""
-    model, pairs = tiny(model_type), random_pairs(5)
+    model, pairs = tiny(model_type), random_pairs(5, opening)
     sums, nll_sum, nll_count = [], torch.zeros((), dtype=torch.float64), 0
     for prompt, chosen, rejected, _ in pairs:
         for side, answer in enumerate((chosen, rejected)):
