@@ -1,7 +1,8 @@
 """Pairs a second and peak memory of a training run, TRL's trainers and ours in turn, on the same pairs.
 
 Each run is a process of its own: one epoch over the same pairs with the same model, LoRA and pairs a step; the
-time is that of ``train()``. TRL batches answers of like length, its best setting here.
+time is that of ``train()``. TRL gets its best settings: batches of like length, and as many pairs at a time as it is
+fastest with (one of the long pairs on the CPU, accumulated: little is padded then).
 
     python bench/train.py --quick    under 50 seconds
     python bench/train.py            the whole measurement, into bench/results/train-<cpu|gpu>.json
@@ -23,19 +24,20 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 LONG = Path("../shared/data/dpo_en_demo.json")
 ROUNDS = 3
-Cell = tuple[str, str, int, int]  # name, source, max_length, steps
+PAIRS_A_STEP = 4
+Cell = tuple[str, str, int, int, int]  # name, source, max_length, steps, pairs at a time for TRL
 _MEASURED = ("torch", "transformers", "trl", "peft")
 
 
 def cells(quick: bool) -> list[Cell]:
     """What is trained on: the sample pairs, and long ones where they are at hand."""
     if quick:
-        return [("sample", "sample/train", 512, 1)]
-    long = [("long", str(LONG), 1024, 4)] if LONG.is_file() else []
-    return [("sample", "sample/train", 512, 12), *long]
+        return [("sample", "sample/train", 512, 1, PAIRS_A_STEP)]
+    long = [("long", str(LONG), 1024, 4, 1)] if LONG.is_file() else []
+    return [("sample", "sample/train", 512, 24, PAIRS_A_STEP), *long]
 
 
-def run_here(engine: str, arm: str, source: str, max_length: int, steps: int) -> dict[str, Any]:
+def run_here(engine: str, arm: str, source: str, max_length: int, steps: int, at_a_time: int) -> dict[str, Any]:
     """Train in this process; seconds, pairs, peak memory, and the loss at the end."""
     from trimtab.artifacts.base_model import resolve_model
     from trimtab.cli.quiet import quiet_gptqmodel, quiet_libraries
@@ -54,11 +56,13 @@ def run_here(engine: str, arm: str, source: str, max_length: int, steps: int) ->
     overrides = [
         f"train.max_steps={steps}",
         f"train.max_length={max_length}",
+        f"train.per_device_train_batch_size={at_a_time}",
+        f"train.gradient_accumulation_steps={PAIRS_A_STEP // at_a_time}",
         "train.logging_steps=1",
         "train.report_to=[]",
     ]
     recipe = load_recipe("recipes/quickstart.yaml", overrides)
-    pairs = read_pairs(source)[: steps * recipe.train.per_device_train_batch_size]
+    pairs = read_pairs(source)[: steps * PAIRS_A_STEP]
     model = resolve_model(recipe.model.name_or_path)
     base, source = model.path, reference_source(recipe, arm, model)
     with tempfile.TemporaryDirectory() as work_dir:
@@ -73,8 +77,10 @@ def run_here(engine: str, arm: str, source: str, max_length: int, steps: int) ->
 
 def measure(engine: str, arm: str, cell: Cell) -> dict[str, Any]:
     """``run_here`` in a process of its own. RuntimeError when it fails."""
-    name, source, max_length, steps = cell
-    command = [sys.executable, __file__, "--task", engine, arm, source, str(max_length), str(steps)]
+    name, source, max_length, steps, at_a_time = cell
+    if engine == "fast":
+        at_a_time = PAIRS_A_STEP
+    command = [sys.executable, __file__, "--task", engine, arm, source, *map(str, (max_length, steps, at_a_time))]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{engine} {arm} {name} ended with {done.returncode}:\n{done.stderr[-4000:]}")
@@ -124,11 +130,11 @@ def main() -> None:
     """Measure, print one line of figures; without ``--quick`` write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="one step of each, once, ORPO only")
-    parser.add_argument("--task", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--task", nargs=6, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.task:
-        engine, arm, source, max_length, steps = given.task
-        print(json.dumps(run_here(engine, arm, source, int(max_length), int(steps))))
+        engine, arm, source, *numbers = given.task
+        print(json.dumps(run_here(engine, arm, source, *map(int, numbers))))
         return
     arms = ("orpo",) if given.quick else ("orpo", "dpo")
     rounds = 1 if given.quick else ROUNDS

@@ -17,8 +17,8 @@ from trimtab.train.arguments import training_arguments
 from trimtab.train.batches import Collator, Shuffled, tokens_of
 from trimtab.train.durable import Durable, made_durable
 from trimtab.train.forward import use_pair_forward
+from trimtab.train.fused_layers import fuse_layers
 from trimtab.train.fused_lora import FusedLora, fuse_lora
-from trimtab.train.fused_norm import fuse_norms
 from trimtab.train.job import Job
 from trimtab.train.models import load_model, load_policy
 from trimtab.train.packing import PackedPairs, in_pieces, pack
@@ -181,7 +181,7 @@ def make_fast_trainer(job: Job, callbacks: list[TrainerCallback]) -> PairTrainer
     use_pair_forward(policy.get_base_model() if job.section.use_lora else policy)
     reference = _reference(job, policy)
     fused = fuse_lora(policy) if not job.section.fsdp else FusedLora([])
-    fuse_norms(policy)
+    fuse_layers(policy)
     length = job.section.max_length
     trainer = PairTrainer(
         job,
