@@ -1,8 +1,9 @@
-"""Pairs a second and peak memory of a training run, TRL's trainers and ours in turn, on the same pairs.
+"""Pairs a second and peak memory of training, TRL's trainers and ours side by side, on the same pairs.
 
-Each run is a process of its own: one epoch over the same pairs with the same model, LoRA and pairs a step; the
-time is that of ``train()``. TRL gets its best settings: batches of like length, and as many pairs at a time as it is
-fastest with (one of the long pairs on the CPU, accumulated: little is padded then).
+For each cell both trainers start, each in a process of its own, and take turns, one optimiser step at a time: the
+changing speed of a machine meets both alike. Model, LoRA, pairs and their batches are the same. TRL gets its best settings:
+batches of like length, and as many pairs at a time as it is fastest with (of the long pairs on the CPU one, the
+rest accumulated: little is padded then). The first step of each is not counted.
 
     python bench/train.py --quick    under 50 seconds
     python bench/train.py            the whole measurement, into bench/results/train-<cpu|gpu>.json
@@ -12,33 +13,40 @@ import argparse
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 LONG = Path("../shared/data/dpo_en_demo.json")
-ROUNDS = 3
+ROUNDS = 3  # of steps, for the spread
 PAIRS_A_STEP = 4
+ENGINES = ("trl", "fast")
 Cell = tuple[str, str, int, int, int]  # name, source, max_length, steps, pairs at a time for TRL
 _MEASURED = ("torch", "transformers", "trl", "peft")
+_READY = "ready for a step"
 
 
 def cells(quick: bool) -> list[Cell]:
     """What is trained on: the sample pairs, and long ones where they are at hand."""
     if quick:
-        return [("sample", "sample/train", 512, 1, PAIRS_A_STEP)]
+        return [("sample", "sample/train", 512, 2, PAIRS_A_STEP)]
     long = [("long", str(LONG), 1024, 4, 1)] if LONG.is_file() else []
-    return [("sample", "sample/train", 512, 24, PAIRS_A_STEP), *long]
+    return [("sample", "sample/train", 512, 15, PAIRS_A_STEP), *long]
 
 
-def run_here(engine: str, arm: str, source: str, max_length: int, steps: int, at_a_time: int) -> dict[str, Any]:
-    """Train in this process; seconds, pairs, peak memory, and the loss at the end."""
+def train(engine: str, arm: str, source: str, max_length: int, steps: int, at_a_time: int) -> None:
+    """Train in this process, a step whenever a line comes in; print the peak memory and losses at the end."""
+    from torch.utils.data import SequentialSampler
+    from transformers import AutoTokenizer, TrainerCallback
+
     from trimtab.artifacts.base_model import resolve_model
     from trimtab.cli.quiet import quiet_gptqmodel, quiet_libraries
     from trimtab.data.read import read_pairs
@@ -53,59 +61,131 @@ def run_here(engine: str, arm: str, source: str, max_length: int, steps: int, at
         from trimtab.train.trl_trainers import make_trl_trainer as make_trainer
     else:
         from trimtab.train.fast_trainer import make_fast_trainer as make_trainer
-    overrides = [
-        f"train.max_steps={steps}",
-        f"train.max_length={max_length}",
-        f"train.per_device_train_batch_size={at_a_time}",
-        f"train.gradient_accumulation_steps={PAIRS_A_STEP // at_a_time}",
-        "train.logging_steps=1",
-        "train.report_to=[]",
-    ]
-    recipe = load_recipe("recipes/quickstart.yaml", overrides)
-    pairs = read_pairs(source)[: steps * PAIRS_A_STEP]
+
+    class Turns(TrainerCallback):
+        """What is between two lines is a whole step: data, forward, backward, optimizer, logging."""
+
+        def on_step_begin(self, *given: Any, **more: Any) -> None:
+            print(_READY, flush=True)
+            sys.stdin.readline()
+
+        def on_train_end(self, *given: Any, **more: Any) -> None:
+            print(_READY, flush=True)
+
+    recipe = load_recipe(
+        "recipes/quickstart.yaml",
+        [
+            f"train.max_steps={steps + 1}",
+            f"train.max_length={max_length}",
+            f"train.per_device_train_batch_size={at_a_time}",
+            f"train.gradient_accumulation_steps={PAIRS_A_STEP // at_a_time}",
+            "train.logging_steps=1",
+            "train.report_to=[]",
+        ],
+    )
     model = resolve_model(recipe.model.name_or_path)
-    base, source = model.path, reference_source(recipe, arm, model)
+    pairs = alike(AutoTokenizer.from_pretrained(model.path), read_pairs(source), max_length, steps + 1)
+    reference = reference_source(recipe, arm, model)
     with tempfile.TemporaryDirectory() as work_dir:
-        job = Job(recipe, arm, base, pairs, pairs[:4], Path(work_dir), None, source)
-        trainer = make_trainer(job, [])
-        began = time.perf_counter()
+        trainer = make_trainer(Job(recipe, arm, model.path, pairs, pairs[:1], Path(work_dir), None, reference), [])
+        trainer._get_train_sampler = SequentialSampler
+        trainer.add_callback(Turns())
         trainer.train()
-        seconds = time.perf_counter() - began
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
-    return {"pairs_per_s": len(pairs) / seconds, "peak_mib": peak_memory_mib(), "last_loss": losses[-1]}
+    print(json.dumps({"peak_mib": peak_memory_mib(), "losses": losses}))
 
 
-def measure(engine: str, arm: str, cell: Cell) -> dict[str, Any]:
-    """``run_here`` in a process of its own. RuntimeError when it fails."""
+def alike(tokenizer: Any, pairs: list[Any], max_length: int, steps: int) -> list[Any]:
+    """Pairs for ``steps`` steps, those of like length together, the steps in random order.
+
+    Left out is what an engine would cut away: TRL's losses are NaN when a prompt alone fills ``max_length``.
+    """
+    from trimtab.train.pair_tokens import tokenize_pair
+
+    measured = []
+    for index, pair in enumerate(pairs):
+        prompt, *answers = map(len, tokenize_pair(tokenizer, pair)[:3])
+        if prompt <= max_length // 2:
+            measured.append((prompt + max(answers), index))
+    chosen = [index for _, index in sorted(random.Random(0).sample(measured, steps * PAIRS_A_STEP))]
+    batches = [chosen[start : start + PAIRS_A_STEP] for start in range(0, len(chosen), PAIRS_A_STEP)]
+    random.Random(0).shuffle(batches)
+    return [pairs[index] for batch in batches for index in batch]
+
+
+def turns(arm: str, cell: Cell) -> dict[str, Any]:
+    """Both engines through the cell, a step each in turn; RuntimeError when one fails."""
     name, source, max_length, steps, at_a_time = cell
-    if engine == "fast":
-        at_a_time = PAIRS_A_STEP
-    command = [sys.executable, __file__, "--task", engine, arm, source, *map(str, (max_length, steps, at_a_time))]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{engine} {arm} {name} ended with {done.returncode}:\n{done.stderr[-4000:]}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    speed, peak = result["pairs_per_s"], result["peak_mib"]
-    print(f"{name} {arm} {engine}: {speed:.3f} pairs/s, {peak} MiB", file=sys.stderr)
+    runs = {}
+    for engine, batch in zip(ENGINES, (at_a_time, PAIRS_A_STEP), strict=True):
+        command = [sys.executable, __file__, "--task", engine, arm, source, *map(str, (max_length, steps, batch))]
+        runs[engine] = Run(command)
+    for run in runs.values():
+        run.wait()
+    seconds: dict[str, list[float]] = {engine: [] for engine in ENGINES}
+    for step in range(steps + 1):
+        for engine in ENGINES if step % 2 else reversed(ENGINES):
+            took = runs[engine].step()
+            if step:
+                seconds[engine].append(took)
+    ends = {engine: run.end() for engine, run in runs.items()}
+    rounds = {engine: by_rounds(taken) for engine, taken in seconds.items()}
+    result = {
+        "speedup": _spread([trl / fast for trl, fast in zip(rounds["trl"], rounds["fast"], strict=True)]),
+        "memory": round(ends["fast"]["peak_mib"] / ends["trl"]["peak_mib"], 4),
+    }
+    for engine in ENGINES:
+        result[f"{engine}_pairs_per_s"] = round(PAIRS_A_STEP * steps / sum(seconds[engine]), 4)
+        result[f"{engine}_peak_mib"] = ends[engine]["peak_mib"]
+        result[f"{engine}_last_loss"] = ends[engine]["losses"][-1]
+    print(f"{name} {arm}: {json.dumps(result)}", file=sys.stderr, flush=True)
     return result
 
 
-def compared(arm: str, cell: Cell, rounds: int) -> dict[str, Any]:
-    """TRL and ours in turn; medians, and the ratios of each round."""
-    runs: dict[str, list[dict[str, Any]]] = {"trl": [], "fast": []}
-    for _ in range(rounds):
-        for engine, results in runs.items():
-            results.append(measure(engine, arm, cell))
-    both = list(zip(runs["fast"], runs["trl"], strict=True))
-    return {
-        "speedup": _spread([ours["pairs_per_s"] / theirs["pairs_per_s"] for ours, theirs in both]),
-        "memory": _spread([ours["peak_mib"] / theirs["peak_mib"] for ours, theirs in both]),
-        **{
-            f"{engine}_{figure}": _spread([result[figure] for result in results])
-            for engine, results in runs.items()
-            for figure in ("pairs_per_s", "peak_mib", "last_loss")
-        },
-    }
+class Run:
+    """A training process that takes a step when told to."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the process
+        pipe = subprocess.PIPE
+        self._process: Any = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log, text=True)
+
+    def wait(self) -> None:
+        """Until it is ready for a step; what it prints meanwhile is not wanted."""
+        for line in self._lines():
+            if line == _READY:
+                return
+        self._fail()
+
+    def step(self) -> float:
+        """Seconds of one step."""
+        began = time.perf_counter()
+        print(file=self._process.stdin, flush=True)
+        self.wait()
+        return time.perf_counter() - began
+
+    def end(self) -> dict[str, Any]:
+        """What it says at the end."""
+        *_, last = self._lines()
+        if self._process.wait():
+            self._fail()
+        result: dict[str, Any] = json.loads(last)
+        return result
+
+    def _lines(self) -> Iterable[str]:
+        for line in self._process.stdout:
+            yield line.rstrip("\n")
+
+    def _fail(self) -> None:
+        code = self._process.wait()
+        self._log.seek(0)
+        raise RuntimeError(f"{self._process.args} ended with {code}:\n{self._log.read()[-4000:]}")
+
+
+def by_rounds(seconds: list[float]) -> list[float]:
+    """Seconds of each round: of one step in three where there are three or more."""
+    rounds = min(ROUNDS, len(seconds))
+    return [sum(seconds[start::rounds]) for start in range(rounds)]
 
 
 def _spread(values: list[float]) -> dict[str, float]:
@@ -129,16 +209,15 @@ def machine() -> str:
 def main() -> None:
     """Measure, print one line of figures; without ``--quick`` write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="one step of each, once, ORPO only")
+    parser.add_argument("--quick", action="store_true", help="two steps of each, ORPO only")
     parser.add_argument("--task", nargs=6, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.task:
         engine, arm, source, *numbers = given.task
-        print(json.dumps(run_here(engine, arm, source, *map(int, numbers))))
+        train(engine, arm, source, *map(int, numbers))
         return
     arms = ("orpo",) if given.quick else ("orpo", "dpo")
-    rounds = 1 if given.quick else ROUNDS
-    results = {f"{cell[0]} {arm}": compared(arm, cell, rounds) for cell in cells(given.quick) for arm in arms}
+    results = {f"{cell[0]} {arm}": turns(arm, cell) for cell in cells(given.quick) for arm in arms}
     if not given.quick:
         RESULTS.mkdir(exist_ok=True)
         content = {
@@ -151,12 +230,9 @@ def main() -> None:
 
         name = "gpu" if gpu_names() else "cpu"
         (RESULTS / f"train-{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    figures = {
-        f"{arm}_{figure}": results[f"sample {arm}"][figure]["median"]
-        for figure in ("speedup", "memory")
-        for arm in arms
-    }
-    print(" ".join(f"{name}={value:.2f}" for name, value in figures.items()))
+    speedups = {f"{arm}_speedup": results[f"sample {arm}"]["speedup"]["median"] for arm in arms}
+    memory = {f"{arm}_memory": results[f"sample {arm}"]["memory"] for arm in arms}
+    print(" ".join(f"{name}={value:.2f}" for name, value in {**speedups, **memory}.items()))
 
 
 if __name__ == "__main__":

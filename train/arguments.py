@@ -70,5 +70,10 @@ def check_reporters(names: tuple[str, ...]) -> None:
 def _fsdp(job: Job) -> dict[str, Any]:
     if not job.section.fsdp:
         return {}
-    config = {"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "state_dict_type": "FULL_STATE_DICT"}
+    config = {
+        "version": 2,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "state_dict_type": "FULL_STATE_DICT",
+        "cpu_ram_efficient_loading": True,
+    }
     return {"fsdp": True, "fsdp_config": config}

@@ -9,7 +9,6 @@ from typing import Any
 from trimtab.artifacts.base_model import BaseModel, resolve_model
 from trimtab.artifacts.errors import InputError
 from trimtab.artifacts.manifest import MANIFEST, Parent, digest_of, file_sums, read_manifest
-from trimtab.artifacts.resources import gpu_names
 from trimtab.recipes.schema import Recipe, TrainedArm, TrainSection
 from trimtab.train.arguments import check_reporters
 from trimtab.train.job import ReferenceSource
@@ -18,8 +17,9 @@ _ADAPTER_CONFIG = "adapter_config.json"
 _HEAD = "lm_head"
 
 
-def check_model(base: BaseModel, recipe: Recipe) -> None:
-    """InputError unless the recipe's training section fits the model, by its configuration and tokenizer alone."""
+def check_model(base: BaseModel, recipe: Recipe, processes: int = 1) -> None:
+    """InputError unless the recipe's training section fits the model, by its configuration and tokenizer alone,
+    and the ``processes`` that are to train it."""
     from transformers import AutoConfig, AutoTokenizer
 
     section = recipe.train
@@ -29,8 +29,10 @@ def check_model(base: BaseModel, recipe: Recipe) -> None:
             "trained and what DPO's reference is; merge it first, or use arm sft-dpo"
         )
     check_reporters(section.report_to)
-    if section.fsdp and not gpu_names():
-        raise InputError("train.fsdp: accelerate shards models over GPUs only, and there is none; leave it out")
+    if section.fsdp and processes < 2:
+        raise InputError(
+            "train.fsdp: shards the model over several processes, got one; give --nproc 2 or more, or leave it out"
+        )
     config = AutoConfig.from_pretrained(base.path)
     longest = getattr(config, "max_position_embeddings", None)
     if longest and section.max_length > longest:

@@ -14,6 +14,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from trimtab.artifacts.errors import GateError, InputError
 from trimtab.train.checkpoints import complete, latest, step_of
+from trimtab.train.fsdp import shard_on_cpu
 from trimtab.train.job import Job
 
 
@@ -58,6 +59,12 @@ class Durable:
         self.state = state
         self._load_from_checkpoint(state.best_model_checkpoint or str(checkpoint))
         return True
+
+    def create_accelerator_and_postprocess(self: Any) -> None:
+        """Trainer's, with FSDP2 without GPUs too."""
+        super().create_accelerator_and_postprocess()  # type: ignore[misc]
+        if self.args.fsdp and not self.is_fsdp_enabled:
+            shard_on_cpu(self)
 
     def _maybe_log_save_evaluate(self: Any, tr_loss: Any, grad_norm: Any, *rest: Any, **more: Any) -> None:
         control = self.control

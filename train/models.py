@@ -7,7 +7,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
+from trimtab.artifacts.resources import directory_size
 from trimtab.recipes.schema import Recipe, TrainSection
+from trimtab.train.fsdp import first_process_reads
 
 
 def load_policy(recipe: Recipe, model_dir: Path, start: Path | None = None, **more: Any) -> Any:
@@ -16,9 +18,10 @@ def load_policy(recipe: Recipe, model_dir: Path, start: Path | None = None, **mo
     LoRA's weights are float32 whatever the base computes in. ``more`` goes to ``from_pretrained``.
     """
     section = recipe.train
-    if not section.use_lora:
-        return load_model(section, start or model_dir, trained=True, **more)
-    base = load_model(section, model_dir, **more)
+    with first_process_reads(section.fsdp):
+        if not section.use_lora:
+            return load_model(section, start or model_dir, trained=True, **more)
+        base = load_model(section, model_dir, **more)
     torch.manual_seed(recipe.seed)
     if start is None:
         return get_peft_model(base, lora_config(recipe))
@@ -85,11 +88,11 @@ def save_trained(model: Any, recipe: Recipe, base_dir: Path, target: Path, state
 
 
 def load_trained(recipe: Recipe, base_dir: Path, directory: Path) -> Any:
-    """What ``save_trained`` wrote, as it was in training, for evaluation."""
-    if recipe.train.use_lora:
-        model = PeftModel.from_pretrained(load_model(recipe.train, base_dir), str(directory))
-    else:
-        model = load_model(recipe.train, directory)
+    """What ``save_trained`` wrote, as it was in training, to evaluate it; over several GPUs if one is too small."""
+    more: dict[str, Any] = {}
     if torch.cuda.is_available() and not recipe.train.load_in_4bit:
-        model.to("cuda")
-    return model.eval()
+        fits = 1.2 * directory_size(base_dir) < torch.cuda.mem_get_info()[0]
+        more["device_map"] = {"": torch.cuda.current_device()} if fits else "auto"
+    if not recipe.train.use_lora:
+        return load_model(recipe.train, directory, **more).eval()
+    return PeftModel.from_pretrained(load_model(recipe.train, base_dir, **more), str(directory)).eval()

@@ -53,12 +53,12 @@ def finished(recipe: Recipe, arm: TrainedArm) -> Manifest | None:
     )
 
 
-def check_inputs(recipe: Recipe) -> None:
+def check_inputs(recipe: Recipe, processes: int = 1) -> None:
     """InputError for anything wrong with base model, data, disk or memory, before weights are loaded."""
     from trimtab.train.checks import check_model, reference_source
 
     base = resolve_model(recipe.model.name_or_path)
-    check_model(base, recipe)
+    check_model(base, recipe, processes)
     if "dpo" in recipe.train.arms:
         reference_source(recipe, "dpo", base)
     resolve(recipe.data)
@@ -85,7 +85,7 @@ def train_arm(recipe: Recipe, arm: TrainedArm) -> Manifest:
         raise InputError(
             "arm sft-dpo goes on from arm sft of the same recipe, which is not trained: train it first"
         )
-    check_inputs(recipe)
+    check_inputs(recipe, _processes())
     base = resolve_model(recipe.model.name_or_path)
     manifest = Manifest(
         kind=recipe.trained_kind,
@@ -108,7 +108,7 @@ def _job(recipe: Recipe, arm: TrainedArm, base: BaseModel, manifest: Manifest) -
     inputs = {"arm": arm, "recipe": manifest.recipe, "parents": [p.digest for p in manifest.parents]}
     with _main_process_first():
         if is_main_process():
-            way = {"processes": os.environ.get("WORLD_SIZE", "1"), "fsdp": recipe.train.fsdp}
+            way = {"processes": _processes(), "fsdp": recipe.train.fsdp}
             open_checkpoints(directory / "checkpoints", inputs | way)
             remove_broken(directory / "checkpoints")
             (directory / "inputs.json").write_text(json.dumps(inputs, indent=1), encoding="utf-8")
@@ -207,9 +207,14 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def _processes() -> int:
+    """How many processes train together, this one among them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def _main_process_first() -> Iterator[None]:
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _processes() == 1:
         yield
         return
     import torch
