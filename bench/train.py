@@ -1,12 +1,14 @@
 """Pairs a second and peak memory of training, TRL's trainers and ours side by side, on the same pairs.
 
-For each cell both trainers start, each in a process of its own, and take turns, one optimiser step at a time: the
-changing speed of a machine meets both alike. Model, LoRA, pairs and their batches are the same. TRL gets its best settings:
-batches of like length, and as many pairs at a time as it is fastest with (of the long pairs on the CPU one, the
-rest accumulated: little is padded then). The first step of each is not counted.
+For each cell both trainers start, each in a process of its own, and take turns, one optimiser step at a time, so
+that a machine's changing speed meets both alike. Model, LoRA, pairs and their batches are the same. TRL gets its
+best settings: batches of like length, and as many pairs at a time as it is fastest with (of the long pairs on the
+CPU one, the rest accumulated: little is padded then). The first step of each is not counted. On a GPU the models
+have Llama's shapes of 1B and 8B and random weights.
 
     python bench/train.py --quick    under 50 seconds
     python bench/train.py            the whole measurement, into bench/results/train-<cpu|gpu>.json
+    python bench/train.py --shape tiny    what a GPU gets, at a size for any machine; no results are written
 """
 
 import argparse
@@ -22,27 +24,77 @@ import time
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from trimtab.artifacts.base_model import EMBEDDED
 
 RESULTS = Path(__file__).parent / "results"
 LONG = Path("../shared/data/dpo_en_demo.json")
 ROUNDS = 3  # of steps, for the spread
 PAIRS_A_STEP = 4
 ENGINES = ("trl", "fast")
-Cell = tuple[str, str, int, int, int]  # name, source, max_length, steps, pairs at a time for TRL
+SHAPES = {  # hidden size, MLP size, layers, heads, heads of keys, vocabulary: Llama 3.2 1B and 3.1 8B
+    "tiny": (64, 128, 2, 4, 2, 49_152),
+    "1b": (2048, 8192, 16, 32, 8, 128_256),
+    "8b": (4096, 14_336, 32, 32, 8, 128_256),
+}
+
+
+class Cell(NamedTuple):
+    """What is trained on, and how; ``model`` is the embedded one or a shape."""
+
+    name: str
+    model: str
+    source: str
+    max_length: int
+    steps: int
+    trl_at_a_time: int
+
+
 _MEASURED = ("torch", "transformers", "trl", "peft")
 _READY = "ready for a step"
 
 
-def cells(quick: bool) -> list[Cell]:
-    """What is trained on: the sample pairs, and long ones where they are at hand."""
+def cells(quick: bool, shapes: tuple[str, ...]) -> list[Cell]:
+    """Sample pairs and long ones, where they are at hand, on the embedded model; or long ones on ``shapes``."""
     if quick:
-        return [("sample", "sample/train", 512, 2, PAIRS_A_STEP)]
-    long = [("long", str(LONG), 1024, 4, 1)] if LONG.is_file() else []
-    return [("sample", "sample/train", 512, 15, PAIRS_A_STEP), *long]
+        return [Cell("sample", EMBEDDED, "sample/train", 512, 1, PAIRS_A_STEP)]
+    long = str(LONG) if LONG.is_file() else "sample/train"
+    if shapes:
+        return [Cell(shape, shape, long, 1024, 6, PAIRS_A_STEP) for shape in shapes]
+    both = [Cell("sample", EMBEDDED, "sample/train", 512, 9, PAIRS_A_STEP)]
+    return [*both, Cell("long", EMBEDDED, long, 1024, 3, 1)] if LONG.is_file() else both
 
 
-def train(engine: str, arm: str, source: str, max_length: int, steps: int, at_a_time: int) -> None:
+def random_model(shape: str, place: Path) -> Path:
+    """A Llama of that shape with random weights in bfloat16, and the embedded model's tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from trimtab.artifacts.base_model import resolve_model
+    from trimtab.export.merge import copy_tokenizer
+
+    hidden, mlp, layers, heads, key_heads, vocabulary = SHAPES[shape]
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=mlp,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=key_heads,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+        tie_word_embeddings=shape != "8b",
+    )
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    LlamaForCausalLM(config).save_pretrained(place)
+    copy_tokenizer(resolve_model(EMBEDDED).path, place)
+    return place
+
+
+def train(engine: str, arm: str, model: str, source: str, max_length: int, steps: int, at_a_time: int) -> None:
     """Train in this process, a step whenever a line comes in; print the peak memory and losses at the end."""
     from torch.utils.data import SequentialSampler
     from transformers import AutoTokenizer, TrainerCallback
@@ -75,6 +127,7 @@ def train(engine: str, arm: str, source: str, max_length: int, steps: int, at_a_
     recipe = load_recipe(
         "recipes/quickstart.yaml",
         [
+            f"model={model}",
             f"train.max_steps={steps + 1}",
             f"train.max_length={max_length}",
             f"train.per_device_train_batch_size={at_a_time}",
@@ -83,11 +136,11 @@ def train(engine: str, arm: str, source: str, max_length: int, steps: int, at_a_
             "train.report_to=[]",
         ],
     )
-    model = resolve_model(recipe.model.name_or_path)
-    pairs = alike(AutoTokenizer.from_pretrained(model.path), read_pairs(source), max_length, steps + 1)
-    reference = reference_source(recipe, arm, model)
+    base = resolve_model(model)
+    pairs = alike(AutoTokenizer.from_pretrained(base.path), read_pairs(source), max_length, steps + 1)
+    reference = reference_source(recipe, arm, base)
     with tempfile.TemporaryDirectory() as work_dir:
-        trainer = make_trainer(Job(recipe, arm, model.path, pairs, pairs[:1], Path(work_dir), None, reference), [])
+        trainer = make_trainer(Job(recipe, arm, base.path, pairs, pairs[:1], Path(work_dir), None, reference), [])
         trainer._get_train_sampler = SequentialSampler
         trainer.add_callback(Turns())
         trainer.train()
@@ -115,11 +168,11 @@ def alike(tokenizer: Any, pairs: list[Any], max_length: int, steps: int) -> list
 
 def turns(arm: str, cell: Cell) -> dict[str, Any]:
     """Both engines through the cell, a step each in turn; RuntimeError when one fails."""
-    name, source, max_length, steps, at_a_time = cell
+    name, model, source, max_length, steps, at_a_time = cell
     runs = {}
     for engine, batch in zip(ENGINES, (at_a_time, PAIRS_A_STEP), strict=True):
-        command = [sys.executable, __file__, "--task", engine, arm, source, *map(str, (max_length, steps, batch))]
-        runs[engine] = Run(command)
+        numbers = map(str, (max_length, steps, batch))
+        runs[engine] = Run([sys.executable, __file__, "--task", engine, arm, model, source, *numbers])
     for run in runs.values():
         run.wait()
     seconds: dict[str, list[float]] = {engine: [] for engine in ENGINES}
@@ -209,16 +262,26 @@ def machine() -> str:
 def main() -> None:
     """Measure, print one line of figures; without ``--quick`` write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="two steps of each, ORPO only")
-    parser.add_argument("--task", nargs=6, help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="a step of each, ORPO only")
+    parser.add_argument("--shape", choices=SHAPES, help="a model of random weights")
+    parser.add_argument("--task", nargs=7, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.task:
-        engine, arm, source, *numbers = given.task
-        train(engine, arm, source, *map(int, numbers))
+        engine, arm, model, source, *numbers = given.task
+        train(engine, arm, model, source, *map(int, numbers))
         return
+    from trimtab.artifacts.resources import gpu_names
+
+    on_gpu = bool(gpu_names())
     arms = ("orpo",) if given.quick else ("orpo", "dpo")
-    results = {f"{cell[0]} {arm}": turns(arm, cell) for cell in cells(given.quick) for arm in arms}
-    if not given.quick:
+    shapes = (given.shape,) if given.shape else ("1b", "8b") if on_gpu else ()
+    results = {}
+    for cell in cells(given.quick, shapes):
+        with tempfile.TemporaryDirectory() as place:
+            if cell.model in SHAPES:
+                cell = cell._replace(model=str(random_model(cell.model, Path(place))))
+            results |= {f"{cell.name} {arm}": turns(arm, cell) for arm in arms}
+    if not given.quick and not given.shape:
         RESULTS.mkdir(exist_ok=True)
         content = {
             "versions": {name: version(name) for name in _MEASURED},
@@ -226,13 +289,11 @@ def main() -> None:
             "cores": os.cpu_count(),
             "results": results,
         }
-        from trimtab.artifacts.resources import gpu_names
-
-        name = "gpu" if gpu_names() else "cpu"
+        name = "gpu" if on_gpu else "cpu"
         (RESULTS / f"train-{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    speedups = {f"{arm}_speedup": results[f"sample {arm}"]["speedup"]["median"] for arm in arms}
-    memory = {f"{arm}_memory": results[f"sample {arm}"]["memory"] for arm in arms}
-    print(" ".join(f"{name}={value:.2f}" for name, value in {**speedups, **memory}.items()))
+    line = {f"{cell.replace(' ', '_')}_speedup": result["speedup"]["median"] for cell, result in results.items()}
+    line |= {f"{cell.replace(' ', '_')}_memory": result["memory"] for cell, result in results.items()}
+    print(" ".join(f"{name}={value:.2f}" for name, value in line.items()))
 
 
 if __name__ == "__main__":

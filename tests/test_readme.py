@@ -61,6 +61,43 @@ def test_speed_is_the_stored_results() -> None:
     )
 
 
+TRAINING = json.loads(Path("bench/results/train-cpu.json").read_text())
+
+
+def test_speed_of_training_is_the_stored_results() -> None:
+    text = Path("docs/training.md").read_text()
+    assert text.split("<!-- bench -->\n")[1].split("\n<!-- /bench -->")[0] == speed_table()
+    assert README.split("<!-- bench -->")[1].split("<!-- /bench -->")[0] == speed_line()
+
+
+def speed_table() -> str:
+    """The table as it must stand in docs/training.md."""
+    lines = [
+        f"On {TRAINING['cores']} cores ({TRAINING['machine']}), torch {TRAINING['versions']['torch']}, "
+        f"TRL {TRAINING['versions']['trl']}:",
+        "",
+        "| pairs | arm | pairs a second, TRL | ours | ours / TRL | peak memory, TRL | ours | ours / TRL |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for cell, figures in TRAINING["results"].items():
+        speedup = figures["speedup"]
+        lines.append(
+            f"| {' | '.join(cell.split())} | {figures['trl_pairs_per_s']:.2f} | {figures['fast_pairs_per_s']:.2f} "
+            f"| {speedup['median']:.2f} ({speedup['min']:.2f} to {speedup['max']:.2f}) "
+            f"| {figures['trl_peak_mib']:,} MiB | {figures['fast_peak_mib']:,} MiB | {figures['memory']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def speed_line() -> str:
+    """The words as they must stand in the README."""
+    orpo, dpo = (TRAINING["results"][f"sample {arm}"] for arm in ("orpo", "dpo"))
+    return (
+        f"{orpo['speedup']['median']:.1f} (ORPO) and {dpo['speedup']['median']:.1f} (DPO) times the pairs a "
+        f"second of TRL's trainers in {orpo['memory']:.0%} and {dpo['memory']:.0%} of their memory"
+    )
+
+
 def findings_in_the_code() -> set[str]:
     sources = "".join(path.read_text() for path in Path("data/check").glob("*.py"))
     return set(re.findall(r"Finding\(\s*\"([^\"]+)\"", sources))

@@ -20,6 +20,7 @@ from trimtab.train.forward import use_pair_forward
 from trimtab.train.fused_layers import fuse_layers
 from trimtab.train.fused_lora import FusedLora, fuse_lora
 from trimtab.train.job import Job
+from trimtab.train.memory import give_back_free_memory
 from trimtab.train.models import load_model, load_policy
 from trimtab.train.packing import PackedPairs, in_pieces, pack
 from trimtab.train.pair_tokens import PairTokens
@@ -45,6 +46,7 @@ class PairTrainer(Durable, Trainer):
         self._batches = self._tokens = 0
         self._since = time.perf_counter()
         self._recent: list[tuple[list[int], Tensor]] = []
+        self._largest = 0  # tokens of the largest piece so far
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward of one batch, piece by piece; its loss."""
@@ -59,6 +61,9 @@ class PairTrainer(Durable, Trainer):
         weighted = self._in_step(pieces)
         for index, (piece, weight) in enumerate(weighted):
             last = index == len(weighted) - 1
+            if piece.input_ids.numel() > self._largest:
+                self._largest = piece.input_ids.numel()
+                give_back_free_memory()
             with nullcontext() if last else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
                     part, figures = self._step(model, piece, totals)

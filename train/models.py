@@ -88,7 +88,7 @@ def save_trained(model: Any, recipe: Recipe, base_dir: Path, target: Path, state
 
 
 def load_trained(recipe: Recipe, base_dir: Path, directory: Path) -> Any:
-    """What ``save_trained`` wrote, as it was in training, to evaluate it; over several GPUs if one is too small."""
+    """What ``save_trained`` wrote, as it was in training, to measure it; on several GPUs if one is too small."""
     more: dict[str, Any] = {}
     if torch.cuda.is_available() and not recipe.train.load_in_4bit:
         fits = 1.2 * directory_size(base_dir) < torch.cuda.mem_get_info()[0]

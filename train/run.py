@@ -7,11 +7,12 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from trimtab.artifacts.base_model import BaseModel, resolve_model
 from trimtab.artifacts.errors import GateError, InputError
+from trimtab.artifacts.lock import only_writer
 from trimtab.artifacts.manifest import Manifest, Parent, current, new_artifact, read_manifest
 from trimtab.artifacts.probe import make_probes
 from trimtab.artifacts.resources import MIB, directory_size, require_disk, require_memory
@@ -86,6 +87,11 @@ def train_arm(recipe: Recipe, arm: TrainedArm) -> Manifest:
             "arm sft-dpo goes on from arm sft of the same recipe, which is not trained: train it first"
         )
     check_inputs(recipe, _processes())
+    with only_writer(recipe.run_dir / arm, arm) if is_main_process() else nullcontext():
+        return _train(recipe, arm)
+
+
+def _train(recipe: Recipe, arm: TrainedArm) -> Manifest:
     base = resolve_model(recipe.model.name_or_path)
     manifest = Manifest(
         kind=recipe.trained_kind,

@@ -77,7 +77,10 @@ def trl_arguments(job: Job) -> dict[str, Any]:
     arguments["beta"] = job.own.beta
     if job.arm == "orpo":
         if job.own.nll_over != "prompt_and_chosen":
-            raise InputError("train.orpo.nll_over: TRL's trainer takes prompt_and_chosen only; use engine: fast")
+            raise InputError(
+                "train.orpo.nll_over: TRL's trainer takes prompt_and_chosen only; leave it out, or train a model "
+                "that engine: fast takes"
+            )
         return arguments
     same_name = ("loss_type", "label_smoothing", "precompute_ref_log_probs")
     return arguments | {name: getattr(job.own, name) for name in same_name}
@@ -103,5 +106,8 @@ def _reference(job: Job) -> dict[str, Any]:
     if job.reference is None or job.reference.kind == "base" or job.reference.path == job.start:
         return {}
     if job.reference.kind == "adapter":
-        raise InputError("train.dpo.ref_model: TRL's trainer takes no adapter as reference; use engine: fast")
+        raise InputError(
+            "train.dpo.ref_model: TRL's trainer takes no adapter as reference; give a model, or train one that "
+            "engine: fast takes"
+        )
     return {"ref_model": load_model(job.section, job.reference.path)}

@@ -1,0 +1,25 @@
+"""One writer at a time in a directory."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trimtab.artifacts.errors import InputError
+
+
+@contextmanager
+def only_writer(directory: Path, work: str) -> Iterator[None]:
+    """``directory``, made if need be, for this process alone while the block runs; InputError if another has it.
+
+    The lock is the operating system's, on a file that stays: it ends with the process, however that ends.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"{work}: another process is at it in {directory}; wait for its end, or stop it"
+            ) from error
+        yield
