@@ -78,6 +78,7 @@ class Durable:
         if bool(figures.isfinite().all()):
             return
         rows = self.suspects()
+        self.log({"loss": float(loss), "grad_norm": norm})  # the curves end where the run did
         names = ", ".join(str(row + 1) for row in rows[:12]) + (" and more" if len(rows) > 12 else "")
         last = step_of(latest(Path(self.args.output_dir)))
         kept = f"the last good checkpoint, of step {last}, is kept" if last else "there is no checkpoint yet"

@@ -107,9 +107,8 @@ HEALTHY = {
     "orpo": Training("orpo", distinct, (*orpo(1e-3, 30), WHOLE, "train.eval_steps=10")),
 }
 PROVOKED = {
-    # Training stops before it would log a loss that is not finite; the held-out one is logged.
     "not finite": Training(
-        "sft", distinct, (*sft(1.0, 1), WHOLE, "train.weight_decay=1e20"), taught=False, diverges=True
+        "sft", distinct, (*sft(1.0, 10), WHOLE, "train.weight_decay=1e20"), taught=False, diverges=True
     ),
     "unstable": Training("sft", distinct, (*sft(0.3, 15), WHOLE, CONSTANT)),
     "policy is the reference": Training("dpo", distinct, dpo(1e-6, 12)),

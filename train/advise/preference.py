@@ -22,6 +22,7 @@ DISPLACED = 0.25  # chosen falls by more than this share of the margin: the marg
 FALLEN = 0.1  # nats (DPO: times beta) by which chosen must fall before it counts
 SATURATED = 5.0  # DPO's margin whose sigmoid is 0.993: the loss is 0.007 and has nothing left to teach
 SATURATED_ACCURACY = 0.98
+FAR = 10.0  # nats an answer: below, a margin past SATURATED is beta's doing, not the policy's
 EARLY = 0.6  # share of the run before which saturation is early
 PINNED = 1.0  # nats an answer: chosen is at most e times as likely against rejected as it was
 STRONG_BETA = 0.3  # DPO's experiments use 0.1 and, for summaries, 0.5
@@ -92,7 +93,7 @@ def too_far_from_reference(run: ArmRun) -> str | None:
     if run.own_setting("loss_type") != "sigmoid" or accuracy.end < SATURATED_ACCURACY:
         return None
     step = saturation_step(run)
-    if step is None or margins.end < SATURATED:
+    if step is None or margins.end < SATURATED or margins.end / run.beta < FAR:
         return None
     return (
         f"the margin is past {SATURATED:g} from step {step} of {run.steps} and ends at {margins.end:.1f} "

@@ -95,7 +95,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "margins explode",
         "warning",
-        sign="the margin is past 5 before 60 % of the run, with accuracy at 1 and the loss at 0",
+        sign="the margin is past 5, and 10 nats, before 60 % of the run, with accuracy at 1 and the loss at 0",
         why="Beta is too weak a leash. With labels that are all certain, DPO's loss falls for as long as the "
         "margin grows, and the policy leaves the reference behind for the last digits of the loss.",
         remedy="three times beta (up to 0.5), label_smoothing 0.1",
