@@ -84,7 +84,13 @@ def save_trained(model: Any, recipe: Recipe, base_dir: Path, target: Path, state
     dtype = AutoConfig.from_pretrained(base_dir).dtype or torch.bfloat16
     tensors = model.state_dict() if state is None else state
     model.config.dtype = dtype
-    model.save_pretrained(target, state_dict={name: tensor.to(dtype) for name, tensor in tensors.items()})
+    converted: dict[int, torch.Tensor] = {}  # a tied head stays one tensor, which is then saved once
+    for tensor in tensors.values():
+        if tensor.data_ptr() not in converted:
+            converted[tensor.data_ptr()] = tensor.to(dtype)
+    model.save_pretrained(
+        target, state_dict={name: converted[tensor.data_ptr()] for name, tensor in tensors.items()}
+    )
 
 
 def load_trained(recipe: Recipe, base_dir: Path, directory: Path) -> Any:
