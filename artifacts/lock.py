@@ -9,8 +9,9 @@ from trimtab.artifacts.errors import InputError
 
 
 @contextmanager
-def only_writer(directory: Path, work: str) -> Iterator[None]:
-    """``directory``, made if need be, for this process alone while the block runs; InputError if another has it.
+def only_writer(directory: Path, otherwise: str) -> Iterator[None]:
+    """``directory``, made if need be, for this process alone while the block runs; InputError if another has it,
+    which names the directory and says what to do ``otherwise``.
 
     The lock is the operating system's, on a file that stays: it ends with the process, however that ends.
     """
@@ -18,8 +19,8 @@ def only_writer(directory: Path, work: str) -> Iterator[None]:
     with (directory / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise InputError(
-                f"{work}: another process is at it in {directory}; wait for its end, or stop it"
+                f"another process is at work in {directory}; wait for its end, {otherwise}"
             ) from error
         yield

@@ -6,7 +6,7 @@ best settings: batches of like length, and as many pairs at a time as it is fast
 CPU one, the rest accumulated: little is padded then). The first step of each is not counted. On a GPU the models
 have Llama's shapes of 1B and 8B and random weights.
 
-    python bench/train.py --quick    under 50 seconds
+    python bench/train.py --quick    about a minute, one step of each: that it runs, no figure to quote
     python bench/train.py            the whole measurement, into bench/results/train-<cpu|gpu>.json
     python bench/train.py --shape tiny    what a GPU gets, at a size for any machine; no results are written
 """

@@ -87,7 +87,7 @@ def train_arm(recipe: Recipe, arm: TrainedArm) -> Manifest:
             "arm sft-dpo goes on from arm sft of the same recipe, which is not trained: train it first"
         )
     check_inputs(recipe, _processes())
-    with only_writer(recipe.run_dir / arm, arm) if is_main_process() else nullcontext():
+    with only_writer(recipe.run_dir / arm, "or stop it") if is_main_process() else nullcontext():
         return _train(recipe, arm)
 
 

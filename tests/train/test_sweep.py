@@ -17,11 +17,12 @@ from PIL import Image
 from sweep_case import RANGES, RATE, run, started, study_of, write_recipe
 
 from trimtab.artifacts.errors import GateError, InputError
+from trimtab.artifacts.lock import only_writer
 from trimtab.recipes.load import load_recipe
 from trimtab.recipes.sweep import SweepSection
 from trimtab.train.sweep import trial as sweep_trial
 from trimtab.train.sweep.run import make_plan
-from trimtab.train.sweep.study import best_of, counted, locked, open_study
+from trimtab.train.sweep.study import best_of, counted, open_study
 
 
 @pytest.fixture(autouse=True)
@@ -174,7 +175,7 @@ def test_other_inputs_are_refused_where_a_sweep_lies(tmp_path: Path) -> None:
 
 
 def test_two_sweeps_in_one_place_are_refused(tmp_path: Path) -> None:
-    with locked(tmp_path / "runs/hunt/sweep"), pytest.raises(InputError, match="another sweep is running"):
+    with only_writer(tmp_path / "runs/hunt/sweep", ""), pytest.raises(InputError, match="give this sweep a name"):
         run(write_recipe(tmp_path))
 
 

@@ -12,11 +12,12 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from trimtab.artifacts.errors import InputError
+from trimtab.artifacts.lock import only_writer
 from trimtab.recipes.schema import Recipe, TrainedArm
 from trimtab.train.sweep import trial as sweep_trial
 from trimtab.train.sweep.ranges import checked_ranges, first_values, load_with, suggest, training_inputs
 from trimtab.train.sweep.results import conclude
-from trimtab.train.sweep.study import Plan, best_of, counted, locked, note_process, open_study, sampler
+from trimtab.train.sweep.study import Plan, best_of, counted, note_process, open_study, sampler
 from trimtab.train.sweep.table import Table, cell, percent
 from trimtab.train.sweep.trial import (
     ACCURACY,
@@ -42,7 +43,7 @@ def sweep(recipe: Recipe, recipe_path: str, overrides: list[str], build: Build =
     was trained to its end. ``build`` makes a trial's command line.
     """
     plan = make_plan(recipe, recipe_path, overrides)
-    with locked(plan.directory):
+    with only_writer(plan.directory, "or give this sweep a name: name=..."):
         study = open_study(plan)
         table = Table(plan.ranges, f"sweep {plan.arm}", plan.section.trials, plan.pairs is not None)
         try:

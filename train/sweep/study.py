@@ -1,11 +1,9 @@
 """The Optuna study behind a sweep: opened or gone on with, its sampler and pruner, and which trials count."""
 
-import fcntl
 import json
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,20 +64,6 @@ class Plan:
         """The step at which a trial with ``values`` ends; None where the recipe gives epochs."""
         steps: int | None = values.get("train.max_steps", self.recipe.train.max_steps)
         return steps
-
-
-@contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """While inside, no other sweep runs in ``directory``."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"another sweep is running in {directory}; wait for it, or give this one a name: name=..."
-            ) from error
-        yield
 
 
 def open_study(plan: Plan) -> optuna.Study:
