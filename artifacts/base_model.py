@@ -27,16 +27,17 @@ _MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "LICEN
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model on disk: its name as given, its directory, and the digest of its files."""
+    """A base model on disk: its name as given, its directory, the digest of its files, what it was made from."""
 
     name: str
     path: Path
     digest: str
+    parents: tuple[Parent, ...] = ()
 
     @property
     def parent(self) -> Parent:
         """The base model as an entry of a manifest's ``parents``."""
-        return Parent(path=self.name, digest=self.digest)
+        return Parent(path=self.name, digest=self.digest, kind="base", parents=list(self.parents))
 
 
 def cache_home() -> Path:
@@ -139,14 +140,14 @@ def _embedded() -> BaseModel:
         )
     source = folder / _EMBEDDED_FILE
     directory = cache_home() / "models" / EMBEDDED
-    parents = [Parent(path=source.name, digest=sha256(source))]
+    parents = [Parent(path=source.name, digest=sha256(source), kind="file")]
     manifest = current(directory, kind="base", arm="base", recipe={"dtype": "bfloat16"}, parents=parents)
     if manifest is None:
         manifest = Manifest(kind="base", arm="base", recipe={"dtype": "bfloat16"}, parents=parents)
         require_disk(directory, 600 * MIB, "writing the embedded model")
         with new_artifact(directory, manifest) as partial:
             _dequantise(folder, partial)
-    return BaseModel(EMBEDDED, directory, manifest.digest)
+    return BaseModel(EMBEDDED, directory, manifest.digest, tuple(parents))
 
 
 def _dequantise(folder: Path, target: Path) -> None:

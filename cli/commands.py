@@ -45,19 +45,6 @@ def train(arguments: Namespace) -> int:
     return 0
 
 
-def export(arguments: Namespace) -> int:
-    """Merge and quantise."""
-    recipe = _recipe(arguments)
-    from trimtab.cli.quiet import quiet_gptqmodel
-
-    quiet_gptqmodel()
-    from trimtab.export.run import export as run_export
-
-    for arm, directory in run_export(recipe).items():
-        print(f"{arm}: {directory}")
-    return 0
-
-
 def serve(arguments: Namespace) -> int:
     """Serve until a signal."""
     from trimtab.serve.run import serve as run_serve

@@ -11,6 +11,7 @@ from types import FrameType
 
 from trimtab.cli import commands
 from trimtab.cli.data_arguments import add_data_commands
+from trimtab.cli.export_commands import add_export
 from trimtab.cli.sweep_commands import add_sweep
 from trimtab.cli.train_commands import add_advise
 
@@ -30,9 +31,11 @@ def build_parser() -> argparse.ArgumentParser:
     add_advise(add("advise", help="what a run's curves say is wrong, and what to change"))
     add_sweep(add("sweep", help="search the recipe's ranges for the best hyper-parameters"))
 
+    text = "merge and quantise a recipe's arms; or merge, quantize, verify, inspect, push on directories"
+    add_export(add("export", help=text))
+
     for name, text in (
         ("train", "train the recipe's arms: one adapter each"),
-        ("export", "merge and quantise every arm, each measured"),
         ("serve", "one OpenAI endpoint over all arms, verified before it is ready"),
         ("demo", "the comparison page over a running endpoint"),
         ("compare", "answers of all arms through the endpoint, and the report"),

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from trimtab.artifacts.lineage import parent_of
 from trimtab.artifacts.manifest import Manifest, Parent, current, new_artifact, read_manifest
 from trimtab.compare.answers import Answer, collect_answers
 from trimtab.compare.page import render_page
@@ -85,8 +86,8 @@ def _row(recipe: Recipe, arm: str, answers: list[Answer]) -> dict[str, Any]:
         "preference_pairs": drift["pairs"],
         "chosen_style_rate": sum(not answer.faults for answer in answers) / len(answers),
         "mean_tokens": sum(answer.tokens for answer in answers) / len(answers),
-        "quantized_kl": drift["kl"] if shipped.kind == "gptq" else None,
-        "quantized_top1": drift["top1"] if shipped.kind == "gptq" else None,
+        "quantized_kl": drift["kl"] if shipped.kind != "merged" else None,
+        "quantized_top1": drift["top1"] if shipped.kind != "merged" else None,
         "size_mib": shipped.metrics["size_mib"],
         "digest": shipped.digest,
     }
@@ -98,5 +99,5 @@ def _inputs(recipe: Recipe) -> dict[str, Any]:
 
 def _parents(recipe: Recipe) -> list[Parent]:
     directories = [recipe.run_dir / arm / recipe.served_kind for arm in recipe.arms]
-    shipped = [Parent(path=str(d), digest=read_manifest(d).digest) for d in directories]
+    shipped = [parent_of(directory, read_manifest(directory)) for directory in directories]
     return [*shipped, resolve(recipe.data).heldout_parent]

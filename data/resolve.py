@@ -41,8 +41,8 @@ def resolve(data: DataSection) -> Resolved:
     return Resolved(
         pairs,
         kept,
-        Parent(path=names, digest=pairs_digest(pairs)),
-        Parent(path=heldout_name, digest=pairs_digest(kept)),
+        Parent(path=names, digest=pairs_digest(pairs), kind="data"),
+        Parent(path=heldout_name, digest=pairs_digest(kept), kind="data"),
     )
 
 

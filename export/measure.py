@@ -1,17 +1,22 @@
-"""How far one artifact's behaviour is from another's, on held-out pairs.
+"""How far one model's behaviour is from another's, on held-out pairs.
 
 Both models read the same tokens; figures are taken over the answers' tokens, chosen and rejected.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from trimtab.data.pair import Pair
-from trimtab.data.render import render_pair
+from trimtab.export.answers import Answer, answers_of, batches, prompts_of
+from trimtab.export.distributions import Compared, Distributions, compare
+from trimtab.export.local_model import LocalModel
+
+_BATCH_BYTES = 1 << 28  # of one model's logits over a batch
 
 
 def compute_device() -> str:
@@ -19,110 +24,176 @@ def compute_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+class Measured(Protocol):
+    """A model as it is measured. ``known``: log-probabilities had of each token, None: all."""
+
+    known: int | None
+
+    def distributions(self, batch: list[Answer]) -> Distributions:
+        """Of the answers' tokens, one answer after the other."""
+
+    def greedy(self, prompts: list[list[int]], limit: int, stop: int) -> list[list[int]]:
+        """The most likely continuation of each prompt, ``limit`` tokens at most, ``stop`` included."""
+
+    def follows(self, answers: list[Answer], limit: int, stop: int, max_tokens: int) -> list[int]:
+        """How many leading tokens of each answer this model's own greedy answer begins with."""
+
+
 @dataclass(frozen=True)
 class Drift:
     """Distance of a model from its reference over held-out answers.
 
-    ``kl``: mean KL(reference || model), nats a token. ``top1``: share of tokens with the same most likely
-    next token. ``nll`` and ``reference_nll``: mean negative log-probability of the chosen answers' tokens,
-    nats. ``preference_accuracy``: share of pairs whose chosen answer has the higher mean token
-    log-probability. ``preference_margin``: mean of that difference, nats a token.
+    ``kl``, ``kl_p99``: mean and 99th percentile over tokens of KL(reference || model), nats. ``top1``: share of
+    tokens with the same most likely next token. ``nll``: mean negative log-probability of the chosen answers'
+    tokens, nats. ``preference_accuracy``: share of pairs whose chosen answer has the higher mean token
+    log-probability; ``preference_margin``: mean of that difference, nats a token. ``same_answers``: share of
+    ``answers`` greedy answers of the reference that are the model's own; ``leading_tokens``: mean share of their
+    tokens before the first that is not. ``known``: of how many tokens log-probabilities were known at each
+    position where not of all; ``kl`` and ``kl_p99`` are then lower bounds. ``size``: bytes of weight files.
     """
 
     kl: float
+    kl_p99: float
     top1: float
     nll: float
     reference_nll: float
     preference_accuracy: float
     reference_preference_accuracy: float
     preference_margin: float
+    reference_preference_margin: float
     tokens: int
     pairs: int
+    answers: int = 0
+    same_answers: float | None = None
+    leading_tokens: float | None = None
+    known: int | None = None
+    size: int | None = None
+    reference_size: int | None = None
 
-
-@dataclass(frozen=True)
-class _Answer:
-    """One tokenised conversation; ``start`` is the index of the answer's first token."""
-
-    token_ids: list[int]
-    start: int
+    def figures(self) -> dict[str, float | int | None]:
+        """All of it and the perplexities, rounded to what repeats: for a manifest, or as JSON."""
+        perplexity = {
+            "perplexity": round(_exp(self.nll), 3),
+            "reference_perplexity": round(_exp(self.reference_nll), 3),
+        }
+        rounded = {key: round(v, 6) if isinstance(v, float) else v for key, v in asdict(self).items()}
+        return {key: v if v is None or math.isfinite(v) else None for key, v in (rounded | perplexity).items()}
 
 
 def measure_drift(
-    reference: Any, model: Any, tokenizer: Any, pairs: list[Pair], max_length: int, batch_size: int = 8
+    reference: Any,
+    model: Any,
+    tokenizer: Any,
+    pairs: list[Pair],
+    max_length: int,
+    *,
+    answers: int = 0,
+    answer_tokens: int = 48,
+    max_tokens: int | None = None,
 ) -> Drift:
-    """Drift of ``model`` from ``reference`` (transformers causal LMs) on the answers of ``pairs``."""
-    answers = [answer for pair in pairs for answer in _tokenised(tokenizer, pair, max_length)]
-    kl = top1 = 0.0
-    tokens = 0
-    means: list[list[float]] = [[0.0] * len(answers), [0.0] * len(answers)]
-    for indices, batch in _batches(answers, batch_size):
-        expected = _log_softmax(reference, batch)
-        got = expected if model is reference else _log_softmax(model, batch)
-        for row, index in enumerate(indices):
-            answer = answers[index]
-            span = slice(answer.start - 1, len(answer.token_ids) - 1)
-            p, q = expected[row, span], got[row, span]
-            target = torch.tensor(answer.token_ids[answer.start :], device=p.device)[:, None]
-            kl += float((p.exp() * (p - q)).sum(-1).double().sum())
-            top1 += float((p.argmax(-1) == q.argmax(-1)).sum())
-            tokens += len(target)
-            for store, logp in zip(means, (p, q), strict=True):
-                store[index] = float(logp.gather(-1, target).mean())
-    return _summary(kl, top1, tokens, means[0], means[1], answers)
+    """Drift of ``model`` from ``reference`` (transformers causal LMs, both in memory) on ``pairs``.
 
-
-def _summary(
-    kl: float, top1: float, tokens: int, expected: list[float], got: list[float], answers: list[_Answer]
-) -> Drift:
-    """Figures from the sums and from each answer's mean log-probability (chosen even, rejected odd)."""
-    lengths = [len(a.token_ids) - a.start for a in answers]
-
-    def nll(means: list[float]) -> float:
-        return -sum(m * n for m, n in zip(means[::2], lengths[::2], strict=True)) / sum(lengths[::2])
-
-    def margins(means: list[float]) -> list[float]:
-        return [c - r for c, r in zip(means[::2], means[1::2], strict=True)]
-
-    pairs = len(answers) // 2
-    return Drift(
-        kl=kl / tokens,
-        top1=top1 / tokens,
-        nll=nll(got),
-        reference_nll=nll(expected),
-        preference_accuracy=sum(m > 0 for m in margins(got)) / pairs,
-        reference_preference_accuracy=sum(m > 0 for m in margins(expected)) / pairs,
-        preference_margin=sum(margins(got)) / pairs,
-        tokens=tokens,
-        pairs=pairs,
+    Greedy answers of ``answer_tokens`` tokens to the first ``answers`` prompts are compared too. ``max_tokens`` go
+    through a model at once; by default as many as keep its logits within 256 MiB.
+    """
+    one = LocalModel(reference)
+    other = one if model is reference else LocalModel(model)
+    return measure(
+        one,
+        other,
+        tokenizer,
+        pairs,
+        max_length,
+        answers=answers,
+        answer_tokens=answer_tokens,
+        max_tokens=max_tokens,
     )
 
 
-def _tokenised(tokenizer: Any, pair: Pair, max_length: int) -> list[_Answer]:
-    rendered = render_pair(tokenizer, pair)
-    start = len(tokenizer(rendered.prompt, add_special_tokens=False)["input_ids"])
-    wholes = (rendered.prompt + rendered.chosen, rendered.prompt + rendered.rejected)
-    ids = [tokenizer(whole, add_special_tokens=False)["input_ids"][:max_length] for whole in wholes]
-    return [_Answer(i, min(start, len(i) - 1)) for i in ids]
+def measure(
+    reference: Measured,
+    model: Measured,
+    tokenizer: Any,
+    pairs: list[Pair],
+    max_length: int,
+    *,
+    answers: int,
+    answer_tokens: int,
+    max_tokens: int | None = None,
+) -> Drift:
+    """As ``measure_drift``, wherever the models are."""
+    max_tokens = max_tokens or min(1024, max(1, _BATCH_BYTES // (4 * len(tokenizer))))
+    texts = answers_of(tokenizer, pairs, max_length)
+    compared = _compare_all(reference, model, texts, max_tokens)
+    prompts = prompts_of(tokenizer, pairs[:answers], max_length)
+    same, lead = _compare_greedy(reference, model, prompts, answer_tokens, tokenizer.eos_token_id, max_tokens)
+    every = torch.cat([c.kl for c in compared]).double()
+    known = [k for k in (reference.known, model.known) if k is not None]
+    own = _likelihoods([c.model for c in compared])
+    reference_own = _likelihoods([c.reference for c in compared])
+    return Drift(
+        kl=float(every.mean()),
+        kl_p99=float(every.quantile(0.99)),
+        top1=float(torch.cat([c.same for c in compared]).double().mean()),
+        nll=own.nll,
+        reference_nll=reference_own.nll,
+        preference_accuracy=own.accuracy,
+        reference_preference_accuracy=reference_own.accuracy,
+        preference_margin=own.margin,
+        reference_preference_margin=reference_own.margin,
+        tokens=len(every),
+        pairs=len(texts) // 2,
+        answers=len(prompts),
+        same_answers=same,
+        leading_tokens=lead,
+        known=min(known) if known else None,
+    )
 
 
-def _batches(answers: list[_Answer], batch_size: int) -> Iterator[tuple[list[int], list[_Answer]]]:
-    """Indices and answers, batched by length so that little is padded."""
-    order = sorted(range(len(answers)), key=lambda i: len(answers[i].token_ids))
-    for at in range(0, len(order), batch_size):
-        indices = order[at : at + batch_size]
-        yield indices, [answers[i] for i in indices]
+def _compare_all(reference: Measured, model: Measured, answers: list[Answer], max_tokens: int) -> list[Compared]:
+    """Figures of each answer's tokens, in the order of ``answers``."""
+    done: list[Compared | None] = [None] * len(answers)
+    with tqdm(total=len(answers), desc="measure", unit="answer", dynamic_ncols=True, disable=None) as bar:
+        for indices, batch in batches(answers, max_tokens):
+            p = reference.distributions(batch)
+            q = p if model is reference else model.distributions(batch)
+            figures = compare(p, q, torch.tensor([token for a in batch for token in a.answer]))
+            lengths = [len(a.answer) for a in batch]
+            columns = [column.split(lengths) for column in vars(figures).values()]
+            for index, *column in zip(indices, *columns, strict=True):
+                done[index] = Compared(*column)
+            bar.update(len(batch))
+    return [figures for figures in done if figures is not None]
 
 
-@torch.inference_mode()
-def _log_softmax(model: Any, batch: list[_Answer]) -> Tensor:
-    """Log-probabilities [rows, tokens, vocabulary] in float32; rows are padded on the right."""
-    width = max(len(answer.token_ids) for answer in batch)
-    device = next(model.parameters()).device
-    ids = torch.zeros(len(batch), width, dtype=torch.long, device=device)
-    mask = torch.zeros_like(ids)
-    for row, answer in enumerate(batch):
-        ids[row, : len(answer.token_ids)] = torch.tensor(answer.token_ids, device=device)
-        mask[row, : len(answer.token_ids)] = 1
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    return torch.log_softmax(logits.float(), dim=-1)
+def _compare_greedy(
+    reference: Measured, model: Measured, prompts: list[list[int]], limit: int, stop: int, max_tokens: int
+) -> tuple[float | None, float | None]:
+    """Share of greedy answers that are the same, and mean share of their tokens before the first that differs."""
+    if not prompts:
+        return None, None
+    wanted = [Answer(p, a) for p, a in zip(prompts, reference.greedy(prompts, limit, stop), strict=True)]
+    agreed = model.follows(wanted, limit, stop, max_tokens)
+    shares = [n / len(answer.answer) for n, answer in zip(agreed, wanted, strict=True)]
+    return sum(share == 1 for share in shares) / len(shares), sum(shares) / len(shares)
+
+
+class _Likelihoods(NamedTuple):
+    nll: float
+    accuracy: float
+    margin: float
+
+
+def _likelihoods(answers: list[Tensor]) -> _Likelihoods:
+    """Figures from the log-probabilities of each answer's tokens (chosen even, rejected odd)."""
+    means = [float(logps.double().mean()) for logps in answers]
+    margins = [chosen - rejected for chosen, rejected in zip(means[::2], means[1::2], strict=True)]
+    return _Likelihoods(
+        nll=-float(torch.cat(answers[::2]).double().mean()),
+        accuracy=sum(margin > 0 for margin in margins) / len(margins),
+        margin=sum(margins) / len(margins),
+    )
+
+
+def _exp(nll: float) -> float:
+    return math.exp(nll) if nll < 700 else math.inf

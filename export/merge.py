@@ -1,47 +1,114 @@
-"""Merge a LoRA adapter into its base: delta in float32, added once, rounded once to the base's type."""
+"""Merge a LoRA adapter into its base, tensor by tensor between safetensors files.
 
-import shutil
+Deltas are computed in float32, added once and rounded once to the base's type; what the adapter does not touch is
+copied byte for byte. Memory is a block of rows, whatever the model's size.
+"""
+
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import torch
-from peft import PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM
+from tqdm import tqdm
 
-from trimtab.export.measure import compute_device
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
+from trimtab.artifacts.errors import InputError
+from trimtab.artifacts.resources import MIB, require_disk
+from trimtab.export.adapter import Uncovered, read_config
+from trimtab.export.merge_plan import MergePlan, Source, plan_merge
+from trimtab.export.model_files import (
+    check_vocabulary,
+    copy_beside,
+    copy_tokenizer,
+    read_json,
+    trained_tokenizer,
+    write_index,
 )
+from trimtab.export.tensor_files import Checkpoint
+from trimtab.export.tensor_writer import Writer
 
 
-def load_base(base_dir: Path) -> Any:
-    """The base model in float32, on the GPU where there is one."""
-    return AutoModelForCausalLM.from_pretrained(base_dir, dtype=torch.float32).to(compute_device()).eval()
+@dataclass(frozen=True)
+class MergeJob:
+    """A merge that was checked: ``plan`` is None where PEFT does it, ``reason`` says why then."""
+
+    base_dir: Path
+    adapter_dir: Path
+    plan: MergePlan | None
+    reason: str = ""
+    new_tokenizer: bool = False
+    sums: dict[str, str] = field(default_factory=dict)
 
 
-def load_with_adapter(base_dir: Path, adapter_dir: Path) -> Any:
-    """The base model in float32 with the adapter on top, not merged."""
-    return PeftModel.from_pretrained(load_base(base_dir), str(adapter_dir)).eval()
+def check_merge(base_dir: Path, adapter_dir: Path, target: Path, *, dequantized: bool = False) -> MergeJob:
+    """All that can be refused before any work, from headers and configurations alone.
+
+    ``dequantized``: linear layers are taken as an NF4 base has them, for an adapter that was trained on one.
+    InputError for a checkpoint or adapter that is damaged or pickled, an adapter of another model, a tokenizer
+    larger than the embeddings, a base that is quantised, or too little disk at ``target``.
+    """
+    read_config(adapter_dir)
+    base = Checkpoint(base_dir)
+    if "quantization_config" in read_json(base_dir / "config.json"):
+        raise InputError(f"{base_dir} is quantised; merge into the unquantised model, then quantise the result")
+    require_disk(target, base.size + 50 * MIB, "the merge")
+    new_tokenizer = trained_tokenizer(base_dir, adapter_dir)
+    try:
+        plan = plan_merge(base, adapter_dir, _dequantizer(base_dir) if dequantized else _as_it_is)
+    except Uncovered as reason:
+        from trimtab.export import peft_merge
+
+        if dequantized:
+            raise InputError(
+                f"{adapter_dir}: merge_base=dequantized needs a merge tensor by tensor, but {reason}; "
+                "use merge_base=original"
+            ) from reason
+        peft_merge.check(base_dir, adapter_dir)
+        return MergeJob(base_dir, adapter_dir, None, str(reason), new_tokenizer)
+    check_vocabulary(adapter_dir if new_tokenizer else base_dir, plan.vocabulary)
+    return MergeJob(base_dir, adapter_dir, plan, "", new_tokenizer)
 
 
-def merge(base_dir: Path, adapter_dir: Path, target: Path) -> None:
-    """Write base plus adapter as a checkpoint of the base's own type, with the base's tokenizer files."""
-    merged = load_with_adapter(base_dir, adapter_dir).merge_and_unload()
-    dtype = AutoConfig.from_pretrained(base_dir).dtype or torch.bfloat16
-    merged.to(dtype).save_pretrained(target)
-    copy_tokenizer(base_dir, target)
+def merge(job: MergeJob, target: Path) -> dict[str, str]:
+    """Write the merged checkpoint into the empty directory ``target``; the SHA-256 of weight files, by name."""
+    sums: dict[str, str] = {}
+    if job.plan is None:
+        from trimtab.export.peft_merge import merge_with_peft
+
+        print(f"merged by PEFT, whole in memory, because {job.reason}", flush=True)
+        merge_with_peft(job.base_dir, job.adapter_dir, target)
+    else:
+        sums = _stream(job.plan, target)
+        copy_beside(job.base_dir, target, _config_changes(job.plan, read_json(job.base_dir / "config.json")))
+    if job.new_tokenizer:
+        copy_tokenizer(job.adapter_dir, target)
+    return sums
 
 
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy tokenizer and chat template byte for byte."""
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+def _stream(plan: MergePlan, target: Path) -> dict[str, str]:
+    with (
+        tqdm(total=plan.size, desc="merge", unit="B", unit_scale=True, dynamic_ncols=True) as bar,
+        Writer(target, bar.update) as writer,
+    ):
+        for file in plan.base.files:
+            writer.write(file.path.name, plan.files[file.path.name], like=file)
+    names = {file: [tensor.name for tensor in tensors] for file, tensors in plan.files.items()}
+    write_index(plan.base, target, names, plan.size)
+    return writer.sums
+
+
+def _config_changes(plan: MergePlan, config: dict[str, object]) -> dict[str, object]:
+    changes: dict[str, object] = {}
+    if plan.unties:
+        print("the head is no longer the embeddings: tie_word_embeddings is false in the merged model", flush=True)
+        changes["tie_word_embeddings"] = False
+    if plan.vocabulary not in (None, config.get("vocab_size", plan.vocabulary)):
+        changes["vocab_size"] = plan.vocabulary
+    return changes
+
+
+def _as_it_is(place: object) -> None:
+    return None
+
+
+def _dequantizer(base_dir: Path) -> Source:
+    from trimtab.export.nf4_base import dequantizer
+
+    return dequantizer(base_dir)

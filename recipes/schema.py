@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from trimtab.artifacts.base_model import EMBEDDED
+from trimtab.artifacts.served import ServedKind, served_kind
 from trimtab.data.source import Source
 from trimtab.recipes.sweep import SweepSection
 
@@ -165,32 +166,88 @@ class TrainSection(Section):
         return section
 
 
-class GptqSection(Section):
-    """4-bit GPTQ. K and N of every layer must be multiples of ``group_size`` (and of 32 for vLLM)."""
+class CalibrationSection(Section):
+    """What quantisation is calibrated on: training pairs as the model sees them, prompts with chosen answers.
 
-    bits: Literal[4] = 4
+    ``general_samples`` of ``samples`` are general text that comes with Trimtab, so that a narrow set of pairs does
+    not narrow the model; ``file`` takes the place of both: plain text, one sample a paragraph, or preference data.
+    """
+
+    samples: Annotated[int, Field(ge=8)] = 64
+    general_samples: Annotated[int, Field(ge=0)] = 8
+    max_length: Annotated[int, Field(ge=32)] = 256
+    file: str | None = None
+
+    @model_validator(mode="after")
+    def _some_pairs(self) -> "CalibrationSection":
+        if self.general_samples >= self.samples:
+            raise ValueError(f"general_samples must be less than samples={self.samples}")
+        return self
+
+
+class GptqSection(Section):
+    """GPTQ, symmetric, without act-order. Widths of all linear layers must be multiples of ``group_size``.
+
+    ``mse``: exponent of the error whose least value decides each group's scale, 0: the largest weight does.
+    8 bits are served on CUDA only.
+    """
+
+    bits: Literal[4, 8] = 4
     group_size: Literal[32, 64, 128] = 32
-    calibration_samples: Annotated[int, Field(ge=8)] = 64
-    calibration_max_length: Annotated[int, Field(ge=32)] = 256
     damp_percent: Annotated[float, Field(gt=0, lt=1)] = 0.05
     mse: Annotated[float, Field(ge=0)] = 0.0
 
 
-class LimitsSection(Section):
-    """An artifact beyond one of these does not ship: mean KL in nats a token, top-1 as a share."""
+class DriftLimits(Section):
+    """A quantised artifact beyond one of these does not ship.
 
-    merged_kl: Positive = 5e-3
-    quantized_kl: Positive = 0.3
-    quantized_top1: Annotated[float, Field(gt=0, le=1)] = 0.7
+    ``kl``: mean KL in nats a token; ``top1``: share of tokens with the same most likely next token;
+    ``preference_accuracy_drop``: share of held-out pairs that may fall, measured on ``verify.pairs`` of them.
+    """
+
+    kl: Positive = 0.2
+    top1: Annotated[float, Field(gt=0, le=1)] = 0.75
+    preference_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.05
+
+
+class QuantizeSection(Section):
+    """How arms are made smaller. A plain string in the recipe is its ``method``.
+
+    ``auto`` tries from the smallest size up and keeps the first within ``limits``, the same for all arms; where
+    none is, the merged models are served. ``gptq`` and ``nf4`` take that form or fail; ``none`` serves as merged.
+    """
+
+    method: Literal["auto", "gptq", "nf4", "none"] = "auto"
+    calibration: CalibrationSection = CalibrationSection()
+    gptq: GptqSection = GptqSection()
+    limits: DriftLimits = DriftLimits()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"method": value} if isinstance(value, str) else value
+
+
+class VerifySection(Section):
+    """What drift is measured on: held-out pairs, and greedy answers to the first ``answers`` of their prompts."""
+
+    pairs: Count = 24
+    answers: Annotated[int, Field(ge=0)] = 8
+    answer_tokens: Count = 48
 
 
 class ExportSection(Section):
-    """Merging and quantising."""
+    """Merging, quantising, and what is measured after each.
 
-    quantize: Literal["gptq", "none"] = "gptq"
-    gptq: GptqSection = GptqSection()
-    verify_pairs: Count = 24
-    limits: LimitsSection = LimitsSection()
+    ``merge_base``: where an adapter was trained on a 4-bit base, what it is merged into: the ``original`` weights,
+    those that it saw, ``dequantized`` from 4 bits, or the closer of both by measurement. ``merged_kl``: limit of
+    the mean KL of a merged model from its adapter on the base, nats a token.
+    """
+
+    merge_base: Literal["original", "dequantized", "auto"] = "auto"
+    merged_kl: Positive = 1e-3
+    quantize: QuantizeSection = QuantizeSection()
+    verify: VerifySection = VerifySection()
 
 
 class ServeSection(Section):
@@ -260,6 +317,6 @@ class Recipe(Section):
         return "adapter" if self.train.use_lora else "model"
 
     @property
-    def served_kind(self) -> Literal["gptq", "merged"]:
-        """Which artifact of each arm is served in release mode."""
-        return "gptq" if self.export.quantize == "gptq" else "merged"
+    def served_kind(self) -> ServedKind:
+        """Which artifact of each arm is served in release mode; InputError if an export is still to choose."""
+        return served_kind(self.run_dir, self.export.quantize.method)

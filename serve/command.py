@@ -51,10 +51,12 @@ def usable_gpus(present: int, visible: str | None) -> int:
 def engine_command(engine: Engine, section: ServeSection, hardware: Hardware, engines: int) -> list[str]:
     """The vLLM server's argument list, listening on a Unix socket only.
 
-    On the CPU compiled mode must be off: it was seen to answer garbage without an error. GPTQ checkpoints are
-    computed in bfloat16 (vLLM's kernels take no float32), others on the CPU in float32, which is faster there.
+    On the CPU compiled mode must be off: it was seen to answer garbage without an error. Quantised checkpoints are
+    computed in bfloat16, others on the CPU in float32, which is faster there: vLLM's GPTQ kernels take no float32,
+    and vllm-bnb-plugin counts packed NF4 weights by that type's width. vLLM's CPU build serves GPTQ of 4 bits
+    only, and NF4 runs on one GPU an engine: the plugin splits no checkpoint that is quantised already.
     """
-    dtype = "bfloat16" if hardware.gpus or engine.kind == "gptq" else "float32"
+    dtype = "bfloat16" if hardware.gpus or engine.kind in ("gptq", "nf4") else "float32"
     command = [
         sys.executable,
         "-m",
@@ -72,6 +74,8 @@ def engine_command(engine: Engine, section: ServeSection, hardware: Hardware, en
         command += ["--gpu-memory-utilization", f"{0.9 / _engines_per_gpu(engines, hardware):.2f}"]
     else:
         command += ["--enforce-eager"]
+    if engine.kind == "nf4":
+        command += ["--quantization", "bitsandbytes", "--load-format", "bitsandbytes"]
     if engine.adapters:
         command += ["--enable-lora", "--max-loras", str(len(engine.adapters))]
         command += ["--max-lora-rank", str(next(r for r in _LORA_RANKS if r >= engine.lora_rank))]

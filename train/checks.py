@@ -8,6 +8,7 @@ from typing import Any
 
 from trimtab.artifacts.base_model import BaseModel, resolve_model
 from trimtab.artifacts.errors import InputError
+from trimtab.artifacts.lineage import parent_of
 from trimtab.artifacts.manifest import MANIFEST, Parent, digest_of, file_sums, read_manifest
 from trimtab.recipes.schema import Recipe, TrainedArm, TrainSection
 from trimtab.train.arguments import check_reporters
@@ -117,7 +118,7 @@ def reference_source(recipe: Recipe, arm: TrainedArm, base: BaseModel) -> Refere
     """Where DPO's reference comes from; None for arms that have none. InputError for one that does not fit."""
     if arm == "sft-dpo":
         directory = recipe.run_dir / "sft" / recipe.trained_kind
-        parent = Parent(path="sft", digest=read_manifest(directory).digest)
+        parent = parent_of(directory, read_manifest(directory))
         return ReferenceSource("adapter" if recipe.train.use_lora else "model", directory, parent)
     if arm != "dpo":
         return None

@@ -11,7 +11,9 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from trimtab.artifacts.base_model import BaseModel, resolve_model
+from trimtab.artifacts.card import write_card
 from trimtab.artifacts.errors import GateError, InputError
+from trimtab.artifacts.lineage import parent_of
 from trimtab.artifacts.lock import only_writer
 from trimtab.artifacts.manifest import Manifest, Parent, current, new_artifact, read_manifest
 from trimtab.artifacts.probe import make_probes
@@ -191,6 +193,7 @@ def _write(trainer: Any, job: Job, base: BaseModel, manifest: Manifest) -> None:
         conversations = [pair.prompt + pair.chosen for pair in resolve(recipe.data).heldout]
         probed = load_trained(recipe, base.path, partial)
         manifest.probe = make_probes(probed, AutoTokenizer.from_pretrained(base.path), conversations)
+        write_card(partial, manifest, base=base.name, base_dir=base.path)
     shutil.rmtree(job.work_dir)
 
 
@@ -199,7 +202,7 @@ def _parents(recipe: Recipe, arm: TrainedArm, base: BaseModel) -> list[Parent]:
     parents = [base.parent, data.train_parent, data.heldout_parent]
     if arm == "sft-dpo":
         directory = recipe.run_dir / "sft" / recipe.trained_kind
-        parents.append(Parent(path="sft", digest=read_manifest(directory, recipe.trained_kind).digest))
+        parents.append(parent_of(directory, read_manifest(directory, recipe.trained_kind)))
     elif arm == "dpo" and recipe.train.dpo.ref_model:
         from trimtab.train.checks import reference_source
 

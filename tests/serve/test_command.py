@@ -57,11 +57,26 @@ def test_gpu_engines_are_spread_and_share_memory(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(
     ("kind", "hardware", "dtype"),
-    [("gptq", CPU, "bfloat16"), ("merged", CPU, "float32"), ("merged", GPUS, "bfloat16")],
+    [
+        ("gptq", CPU, "bfloat16"),
+        ("nf4", CPU, "bfloat16"),
+        ("merged", CPU, "float32"),
+        ("merged", GPUS, "bfloat16"),
+        ("nf4", GPUS, "bfloat16"),
+    ],
 )
 def test_dtype(kind: str, hardware: Hardware, dtype: str) -> None:
     engine = Engine("a", Path("m"), kind, Path("s"), {})
     assert option(engine_command(engine, SECTION, hardware, 1), "--dtype") == dtype
+
+
+@pytest.mark.parametrize("hardware", [CPU, GPUS])
+def test_nf4_is_read_by_the_plugin_and_gptq_by_vllm_itself(hardware: Hardware) -> None:
+    engine = Engine("orpo", Path("m"), "nf4", Path("s"), {})
+    command = engine_command(engine, SECTION, hardware, 1)
+    assert option(command, "--quantization") == "bitsandbytes"
+    assert option(command, "--load-format") == "bitsandbytes"
+    assert "--quantization" not in engine_command(GPTQ, SECTION, hardware, 1)
 
 
 @pytest.mark.parametrize(("rank", "limit"), [(1, "1"), (4, "8"), (16, "16"), (20, "32")])

@@ -42,7 +42,10 @@ from trimtab.train.sweep.trial import command, objective_value
         ({"train.use_rslora": {"low": 0, "high": 1}}, "input should be a valid boolean|is not a number"),
         ({"train.eval_pairs": {"low": 8, "high": 16}}, "decides how trials are measured"),
         ({"train.dpo.beta": {"low": 0.1, "high": 1}}, "changes nothing in the training of arm orpo"),
-        ({"export.gptq.damp_percent": {"low": 0.1, "high": 0.2}}, "changes nothing in the training of arm orpo"),
+        (
+            {"export.quantize.gptq.damp_percent": {"low": 0.1, "high": 0.2}},
+            "changes nothing in the training of arm orpo",
+        ),
     ],
 )
 def test_bad_ranges_are_refused_before_anything_starts(

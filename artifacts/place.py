@@ -1,0 +1,73 @@
+"""A finished directory takes its place at once or not at all, whatever stops the process or the machine."""
+
+import os
+import shutil
+from pathlib import Path
+
+import psutil
+
+from trimtab.artifacts.digests import MANIFEST
+
+
+def partial_of(directory: Path) -> Path:
+    """Where this process makes what is to become ``directory``: beside it, so that a rename is enough."""
+    return directory.with_name(f".{directory.name}.partial-{os.getpid()}")
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Remove what processes that are gone have left of making ``directory``.
+
+    One with our own number is gone too: in a container each run may get the same one.
+    """
+    for path in directory.parent.glob(f".{directory.name}.partial-*"):
+        number = int(path.name.rsplit("-", 1)[1])
+        if number == os.getpid() or not psutil.pid_exists(number):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def put_in_place(directory: Path, manifest: bytes) -> None:
+    """``partial_of(directory)`` becomes ``directory`` and gets its manifest; what was there goes after that.
+
+    Files are on the disk before the rename, the rename before the manifest. On an exception the old one is back.
+    """
+    partial = partial_of(directory)
+    for path in (*partial.rglob("*"), partial):
+        if not path.is_symlink():
+            _to_disk(path)
+    old = directory.with_name(f".{directory.name}.partial-old-{os.getpid()}")
+    try:
+        if directory.exists():
+            directory.rename(old)
+        partial.rename(directory)
+        _to_disk(directory.parent)
+        write_atomically(directory / MANIFEST, manifest)
+    except BaseException:
+        if directory.exists() and not partial.exists():
+            directory.rename(partial)
+        if old.exists():
+            old.rename(directory)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content``, on the disk, in place of what was at ``path``, at once or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _to_disk(path.parent)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file's content, or a directory's entries, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
