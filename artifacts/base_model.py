@@ -141,9 +141,10 @@ def _embedded() -> BaseModel:
     source = folder / _EMBEDDED_FILE
     directory = cache_home() / "models" / EMBEDDED
     parents = [Parent(path=source.name, digest=sha256(source), kind="file")]
-    manifest = current(directory, kind="base", arm="base", recipe={"dtype": "bfloat16"}, parents=parents)
+    recipe = {"dtype": "bfloat16", "pre_tokenizer": "digits one by one"}
+    manifest = current(directory, kind="base", arm="base", recipe=recipe, parents=parents)
     if manifest is None:
-        manifest = Manifest(kind="base", arm="base", recipe={"dtype": "bfloat16"}, parents=parents)
+        manifest = Manifest(kind="base", arm="base", recipe=recipe, parents=parents)
         require_disk(directory, 600 * MIB, "writing the embedded model")
         with new_artifact(directory, manifest) as partial:
             _dequantise(folder, partial)
@@ -152,6 +153,7 @@ def _embedded() -> BaseModel:
 
 def _dequantise(folder: Path, target: Path) -> None:
     import torch
+    from tokenizers import pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     model = AutoModelForCausalLM.from_pretrained(
@@ -161,4 +163,9 @@ def _dequantise(folder: Path, target: Path) -> None:
         dtype=torch.bfloat16,
     )
     model.save_pretrained(target)
-    AutoTokenizer.from_pretrained(folder, gguf_file=_EMBEDDED_FILE).save_pretrained(target)
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=_EMBEDDED_FILE)
+    # The file's tokenizer.ggml.pre is "smollm": digits apart before bytes. transformers reads it as GPT-2's.
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.save_pretrained(target)

@@ -31,8 +31,11 @@ def put_in_place(directory: Path, manifest: bytes) -> None:
     Files are on the disk before the rename, the rename before the manifest. On an exception the old one is back.
     """
     partial = partial_of(directory)
+    readable = partial.stat().st_mode & 0o666  # some writers leave files to their owner alone
     for path in (*partial.rglob("*"), partial):
         if not path.is_symlink():
+            if path.is_file():
+                path.chmod(readable)
             _to_disk(path)
     old = directory.with_name(f".{directory.name}.partial-old-{os.getpid()}")
     try:

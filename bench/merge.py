@@ -9,6 +9,7 @@ resident memory; ours is over that of the interpreter with its imports.
 """
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -97,7 +98,7 @@ def shapes(config: object) -> dict[str, tuple[int, ...]]:
 
 def ours(folder: Path, target: Path) -> None:
     """The streamed merge, checks and digests included."""
-    from trimtab.export.merge import check_merge, merge
+    from trimtab.export.merging.merge import check_merge, merge
 
     merge(check_merge(folder / "base", folder / "adapter", target), target)
 
@@ -119,14 +120,17 @@ def copy(folder: Path, target: Path) -> None:
 
 
 TASKS = {"cp": copy, "ours": ours, "peft": peft}
+IMPORTS = {
+    "cp": (),
+    "ours": ("trimtab.export.merging.merge",),
+    "peft": ("peft", "transformers.models.llama.modeling_llama"),
+}
 
 
 def measure_here(name: str, folder: Path, target: Path) -> None:
     """Do one task in this process and print seconds and peak MiB as JSON."""
-    if name == "ours":
-        pass
-    if name == "peft":
-        import transformers.models.llama.modeling_llama  # noqa: F401 (imports are not what is measured)
+    for module in IMPORTS[name]:  # are not what is measured
+        importlib.import_module(module)
     os.sync()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     began = time.perf_counter()

@@ -72,7 +72,7 @@ def random_model(shape: str, place: Path) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from trimtab.artifacts.base_model import resolve_model
-    from trimtab.export.merge import copy_tokenizer
+    from trimtab.export.merging.merge import copy_tokenizer
 
     hidden, mlp, layers, heads, key_heads, vocabulary = SHAPES[shape]
     config = LlamaConfig(

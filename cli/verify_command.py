@@ -55,8 +55,8 @@ def verify(arguments: Namespace) -> int:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # ours is shown
-    from trimtab.export.verify import as_json_text
-    from trimtab.export.verify import verify as run_verify
+    from trimtab.export.measuring.verify import as_json_text
+    from trimtab.export.measuring.verify import verify as run_verify
 
     result = run_verify(
         arguments.reference,

@@ -8,9 +8,9 @@ from trimtab.artifacts.errors import InputError
 from trimtab.artifacts.lineage import ancestry
 from trimtab.artifacts.manifest import MANIFEST, Manifest, read_manifest
 from trimtab.artifacts.resources import MIB, directory_size, require_disk, require_memory
-from trimtab.export.adapter import read_config
 from trimtab.export.experiment import of_lineage
 from trimtab.export.merged import adapter_manifest, export_merged
+from trimtab.export.merging.adapter import read_config
 from trimtab.export.quantized import Form, export_quantized
 from trimtab.recipes.schema import ExportSection
 
@@ -70,7 +70,7 @@ def quantize_directory(
     require_disk(out, size + 100 * MIB, "quantising")
     require_memory(5 * size + 1000 * MIB, "quantising", "use a machine with more")
     if form.gptq:
-        from trimtab.export.gptq import check_shapes
+        from trimtab.export.forms.gptq import check_shapes
 
         check_shapes(directory, form.gptq)
     base = _base_name(manifest) or str(directory)

@@ -31,10 +31,10 @@ class Choice:
 def candidates(section: QuantizeSection, source: Path) -> list[Form]:
     """The forms to try on the model in ``source``, smallest first, that the machine's vLLM can serve.
 
-    ``auto``: 4-bit GPTQ at each group size that fits the model, without and then, at the smallest, with a search
-    of scales; NF4; 8-bit GPTQ where there is a GPU, for vLLM's CPU build does not serve it.
+    ``auto``: 4-bit GPTQ at each group size that fits the model, largest groups first; NF4; 8-bit GPTQ where there
+    is a GPU, for vLLM's CPU build does not serve it. Scales are searched in each, which costs little.
     """
-    from trimtab.export.gptq import check_shapes
+    from trimtab.export.forms.gptq import check_shapes
 
     if section.method == "none":
         return []
@@ -43,14 +43,11 @@ def candidates(section: QuantizeSection, source: Path) -> list[Form]:
     if section.method == "gptq":
         check_shapes(source, section.gptq)
         return [Form("gptq", section.gptq)]
-    plain = section.gptq.model_copy(update={"bits": 4, "scale_candidates": 0})
-    forms = [Form("gptq", plain.model_copy(update={"group_size": size})) for size in (128, 64, 32)]
-    if section.gptq.scale_candidates:
-        searched = section.gptq.model_copy(update={"bits": 4, "group_size": 32})
-        forms.append(Form("gptq", searched))
+    gptq = section.gptq
+    forms = [Form("gptq", gptq.model_copy(update={"bits": 4, "group_size": size})) for size in (128, 64, 32)]
     forms.append(Form("nf4"))
     if gpu_names():
-        forms.append(Form("gptq", plain.model_copy(update={"bits": 8, "group_size": 128})))
+        forms.append(Form("gptq", gptq.model_copy(update={"bits": 8, "group_size": 128})))
     return [form for form in forms if form.gptq is None or _fits(source, form.gptq)]
 
 
@@ -70,7 +67,7 @@ def choose(arms: list[str], forms: list[Form], attempt: Try, *, must: bool) -> C
                 print(f"{arm}: {form} is past a limit and not kept: {error}", flush=True)
                 break
         else:
-            return Choice(form.method, form, tried)
+            return Choice("nf4" if form.method == "nf4" else "gptq", form, tried)
     return Choice("merged", None, tried)
 
 
@@ -87,7 +84,7 @@ def note_tried(directory: Path, tried: list[dict[str, Any]], experiment: Experim
 
 
 def _fits(source: Path, section: GptqSection) -> bool:
-    from trimtab.export.gptq import check_shapes
+    from trimtab.export.forms.gptq import check_shapes
 
     try:
         check_shapes(source, section)

@@ -9,9 +9,8 @@ from trimtab.artifacts.base_model import BaseModel, model_files
 from trimtab.artifacts.errors import InputError
 from trimtab.artifacts.lineage import parent_of
 from trimtab.artifacts.manifest import Kind, Manifest, Parent, read_manifest
-from trimtab.artifacts.resources import directory_size
 from trimtab.export.experiment import Experiment, narrowed, produce
-from trimtab.export.merge import MergeJob, check_merge, merge
+from trimtab.export.merging.merge import MergeJob, check_merge, merge
 
 _MERGE_PAIRS = 8  # a merge is a matter of rounding: a thousand tokens show it
 
@@ -69,7 +68,7 @@ def export_as_it_is(
     inputs = {"verify_pairs": experiment.section.verify.pairs}
 
     def fill(target: Path, manifest: Manifest) -> None:
-        from trimtab.export.load import load_model
+        from trimtab.export.measuring.load import load_model
         from trimtab.export.prove import prove
 
         _link_files(source, target)
@@ -99,8 +98,8 @@ def _proven(
     """Merge each way, measure against the adapter on its base as it was trained, keep the closest."""
     from transformers import AutoTokenizer
 
-    from trimtab.export.load import load_model, load_with_adapter
-    from trimtab.export.prove import drift_of, prove
+    from trimtab.export.measuring.load import load_model, load_with_adapter
+    from trimtab.export.prove import drift_of, prove, weight_size
 
     few, job = narrowed(experiment, _MERGE_PAIRS), next(iter(jobs.values()))
     places = {way: target if len(jobs) == 1 else target / way for way in jobs}
@@ -124,7 +123,7 @@ def _proven(
             shutil.rmtree(place)
     model = models.get(best) or load_model(target)
     name = "adapter on the 4-bit base" if in_4bit else "adapter on base"
-    size = directory_size(job.base_dir) + directory_size(job.adapter_dir)
+    size = weight_size(job.base_dir, job.adapter_dir)
     prove(few, manifest, target, reference, model, compared=name, reference_size=size, drift=drifts[best])
 
 

@@ -8,10 +8,15 @@ from typing import Any
 from trimtab.artifacts.errors import GateError
 from trimtab.artifacts.manifest import Manifest
 from trimtab.artifacts.probe import make_probes
-from trimtab.artifacts.resources import directory_size
 from trimtab.export.experiment import Experiment
-from trimtab.export.measure import Drift, measure_drift
-from trimtab.export.verify import checks
+from trimtab.export.measuring.measure import Drift, measure_drift
+from trimtab.export.measuring.verify import checks
+
+
+def weight_size(*directories: Path) -> int:
+    """Bytes of the weight files in ``directories``."""
+    files = (path for d in directories for form in ("*.safetensors", "*.gguf") for path in d.glob(form))
+    return sum(path.stat().st_size for path in files)
 
 
 def drift_of(experiment: Experiment, reference: Any, model: Any, tokenizer: Any) -> Drift:
@@ -43,11 +48,11 @@ def prove(
 
     ``drift``: where it was measured before.
     """
-    from transformers import AutoTokenizer
+    from trimtab.export.measuring.load import load_tokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+    tokenizer = load_tokenizer(directory)
     drift = drift or drift_of(experiment, reference, model, tokenizer)
-    drift = replace(drift, size=directory_size(directory), reference_size=reference_size)
+    drift = replace(drift, size=weight_size(directory), reference_size=reference_size)
     manifest.metrics["drift"] = drift.figures()
     section = experiment.section
     manifest.verification = checks(

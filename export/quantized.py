@@ -7,19 +7,21 @@ from typing import Any, Literal
 from trimtab.artifacts.card import LAYER_ERRORS
 from trimtab.artifacts.lineage import parent_of
 from trimtab.artifacts.manifest import Manifest, Parent, read_manifest
-from trimtab.artifacts.resources import directory_size
 from trimtab.export.experiment import Experiment, produce
 from trimtab.recipes.schema import GptqSection
 
 
 @dataclass(frozen=True)
 class Form:
-    """What a model is quantised to: ``gptq`` as its section says, or ``nf4``."""
+    """What a model is made smaller by: ``gptq`` as its section says, ``nf4``, or ``gguf`` in 16 or 8 bits."""
 
-    method: Literal["gptq", "nf4"]
+    method: Literal["gptq", "nf4", "gguf"]
     gptq: GptqSection | None = None
+    gguf: Literal["f16", "q8_0"] = "f16"
 
     def __str__(self) -> str:
+        if self.method == "gguf":
+            return f"GGUF, {self.gguf.upper()}"
         if self.gptq is None:
             return "NF4, 4 bits, block 64"
         search = ", scales searched" if self.gptq.scale_candidates else ""
@@ -44,6 +46,8 @@ def export_quantized(
     parents: list[Parent | None] = [merged_parent(merged_dir), experiment.heldout_parent]
     inputs: dict[str, Any] = {"verify": section.verify.model_dump(mode="json")}
     inputs |= {"limits": section.quantize.limits.model_dump(mode="json")} if not unverified else {"verify": None}
+    if form.method == "gguf":
+        inputs["gguf"] = form.gguf
     if form.gptq:
         inputs |= {
             "seed": experiment.seed,
@@ -53,13 +57,9 @@ def export_quantized(
         parents.append(experiment.train_parent)
 
     def fill(target: Path, manifest: Manifest) -> None:
-        from trimtab.export.layer_error import layer_errors, plot_layer_errors
-
         _quantize(experiment, form, merged_dir, target, manifest)
-        errors = layer_errors(merged_dir, target)
-        plot_layer_errors(errors, target / LAYER_ERRORS)
-        worst = max(errors, key=lambda error: error.relative)
-        manifest.metrics["worst_layer"] = {"name": worst.name, "relative_error": round(worst.relative, 4)}
+        if form.method != "gguf":
+            _plot_layers(merged_dir, target, manifest)
         if not unverified:
             _prove(experiment, form, merged_dir, target, manifest, tried)
 
@@ -89,16 +89,21 @@ def row_of(form: Form, manifest: Manifest) -> dict[str, Any]:
 
 
 def _quantize(experiment: Experiment, form: Form, merged_dir: Path, target: Path, manifest: Manifest) -> None:
+    if form.method == "gguf":
+        from trimtab.export.forms.gguf import write_gguf
+
+        write_gguf(merged_dir, target, form.gguf, name=manifest.arm)
+        return
     if form.gptq is None:
-        from trimtab.export.nf4 import quantize_nf4
+        from trimtab.export.forms.nf4 import quantize_nf4
 
         quantize_nf4(merged_dir, target)
         return
     from transformers import AutoTokenizer
 
-    from trimtab.export.calibration import calibration_tokens
-    from trimtab.export.gptq import quantize
-    from trimtab.export.model_files import copy_tokenizer
+    from trimtab.export.checkpoint.model_files import copy_tokenizer
+    from trimtab.export.forms.calibration import calibration_tokens
+    from trimtab.export.forms.gptq import quantize
 
     calibration = calibration_tokens(
         AutoTokenizer.from_pretrained(merged_dir),
@@ -113,6 +118,15 @@ def _quantize(experiment: Experiment, form: Form, merged_dir: Path, target: Path
     manifest.metrics["calibration_sha256"] = calibration.digest
 
 
+def _plot_layers(merged_dir: Path, target: Path, manifest: Manifest) -> None:
+    from trimtab.export.forms.layer_error import layer_errors, plot_layer_errors
+
+    errors = layer_errors(merged_dir, target)
+    plot_layer_errors(errors, target / LAYER_ERRORS)
+    worst = max(errors, key=lambda error: error.relative)
+    manifest.metrics["worst_layer"] = {"name": worst.name, "relative_error": round(worst.relative, 4)}
+
+
 def _prove(
     experiment: Experiment,
     form: Form,
@@ -121,8 +135,8 @@ def _prove(
     manifest: Manifest,
     tried: list[dict[str, Any]],
 ) -> None:
-    from trimtab.export.load import load_model
-    from trimtab.export.prove import prove
+    from trimtab.export.measuring.load import load_model
+    from trimtab.export.prove import prove, weight_size
 
     reference, model = load_model(merged_dir), load_model(target, form.method)
     try:
@@ -133,7 +147,7 @@ def _prove(
             reference,
             model,
             compared="merged",
-            reference_size=directory_size(merged_dir),
+            reference_size=weight_size(merged_dir),
         )
     finally:
         if manifest.verification:

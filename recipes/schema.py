@@ -175,7 +175,7 @@ class CalibrationSection(Section):
 
     samples: Annotated[int, Field(ge=8)] = 64
     general_samples: Annotated[int, Field(ge=0)] = 8
-    max_length: Annotated[int, Field(ge=32)] = 256
+    max_length: Annotated[int, Field(ge=32)] = 192
     file: str | None = None
 
     @model_validator(mode="after")
@@ -188,14 +188,14 @@ class CalibrationSection(Section):
 class GptqSection(Section):
     """GPTQ, symmetric, without act-order. Widths of all linear layers must be multiples of ``group_size``.
 
-    ``mse``: exponent of the error whose least value decides each group's scale, 0: the largest weight does.
+    ``scale_candidates``: scales of each sign that are tried for each group, 0: the one of its largest weight.
     8 bits are served on CUDA only.
     """
 
     bits: Literal[4, 8] = 4
     group_size: Literal[32, 64, 128] = 32
     damp_percent: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    mse: Annotated[float, Field(ge=0)] = 0.0
+    scale_candidates: Annotated[int, Field(ge=0, le=64)] = 6
 
 
 class DriftLimits(Section):
@@ -251,7 +251,11 @@ class ExportSection(Section):
 
 
 class ServeSection(Section):
-    """The endpoint. ``probe_limit``: mean absolute difference in nats a token from the manifest's probe."""
+    """The endpoint.
+
+    ``probe_limit``: mean absolute difference in nats a token from the manifest's probe, which was computed in
+    float32; twice that for NF4, whose kernels round more than GPTQ's.
+    """
 
     host: str = "127.0.0.1"
     port: Port = 8000

@@ -19,7 +19,7 @@ from trimtab.recipes.schema import Recipe, ServeSection
 from trimtab.serve.command import Engine, detect_hardware, engine_command, engine_environment
 from trimtab.serve.engine import EngineProcess
 from trimtab.serve.front import Served, build_front
-from trimtab.serve.verify import verify_artifact, verify_engine
+from trimtab.serve.verify import probe_limit, verify_artifact, verify_engine
 
 _ENGINE_MEMORY = 2600 * MIB  # API server, engine core and worker of one CPU engine, without weights and cache
 _DRAIN = 30  # seconds that streams in flight have after a signal
@@ -155,10 +155,11 @@ async def _bring_up(section: ServeSection, processes: list[EngineProcess], manif
         process.start()
         await process.wait_until_up(section.startup_timeout)
         for name in process.engine.served:
-            worst = await verify_engine(process.client, name, manifests[name], section.probe_limit)
+            limit = probe_limit(section, manifests[name].kind)
+            worst = await verify_engine(process.client, name, manifests[name], limit)
             print(
                 f"{name}: answers as its {manifests[name].kind} artifact "
-                f"(probes differ by {worst:.3f} nats a token, limit {section.probe_limit:g})",
+                f"(probes differ by {worst:.3f} nats a token, limit {limit:g})",
                 flush=True,
             )
         process.ready = True

@@ -7,6 +7,7 @@ import httpx
 from trimtab.artifacts.errors import GateError
 from trimtab.artifacts.manifest import Manifest, Probe, read_manifest, verify_files
 from trimtab.artifacts.probe import probe_difference
+from trimtab.recipes.schema import ServeSection
 
 
 def verify_artifact(directory: Path) -> Manifest:
@@ -18,6 +19,11 @@ def verify_artifact(directory: Path) -> Manifest:
     if not manifest.probe:
         raise GateError(f"{directory}: its manifest has no probe to check a server by; make it again")
     return manifest
+
+
+def probe_limit(section: ServeSection, kind: str) -> float:
+    """The recipe's limit for an artifact of this kind, nats a token."""
+    return section.probe_limit * (2 if kind == "nf4" else 1)
 
 
 async def verify_engine(client: httpx.AsyncClient, model: str, manifest: Manifest, limit: float) -> float:

@@ -27,7 +27,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, embedded: Path) -> Path
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from trimtab.export.model_files import copy_tokenizer
+    from trimtab.export.checkpoint.model_files import copy_tokenizer
 
     directory = tmp_path_factory.mktemp("tiny")
     torch.manual_seed(0)

@@ -27,7 +27,7 @@ def test_table_is_the_stored_reports() -> None:
 
 def test_every_command_in_the_table_parses() -> None:
     commands = re.findall(r"^\| `trimtab ([^`]+)`", README, re.MULTILINE)
-    assert len(commands) == 13
+    assert len(commands) == 18
     for command in commands:
         line = command.replace("RECIPE", "recipes/quickstart.yaml").replace("OUT", "out.jsonl")
         for options in (re.sub(r"\[.*?\]", "", line), line.replace("[", "").replace("]", "")):
@@ -95,6 +95,23 @@ def speed_line() -> str:
     return (
         f"{orpo['speedup']['median']:.1f} (ORPO) and {dpo['speedup']['median']:.1f} (DPO) times the pairs a "
         f"second of TRL's trainers in {orpo['memory']:.0%} and {dpo['memory']:.0%} of their memory"
+    )
+
+
+def test_speed_of_the_merge_is_the_stored_results() -> None:
+    stands = Path("docs/export.md").read_text().split("<!-- merge -->")[1].split("<!-- /merge -->")[0]
+    assert " ".join(stands.split()) == merge_line()
+
+
+def merge_line() -> str:
+    """The words as they must stand in docs/export.md."""
+    stored = json.loads(Path("bench/results/merge-cpu.json").read_text())
+    median = {name: figure["median"] for name, figure in stored["figures"].items()}
+    return (
+        f"{stored['checkpoint_gb']:.1f} GB, rank {stored['rank']} on all linear layers, in {median['over_cp']:.2f} times "
+        f"the time of `cp` of the same files, with {median['peak_mib']:.0f} MiB over the interpreter; "
+        f"{median['vs_peft_time']:.1f} times as fast as PEFT's `merge_and_unload` and `save_pretrained`, in "
+        f"{median['vs_peft_memory']:.1%} of their memory"
     )
 
 

@@ -59,3 +59,11 @@ def test_directories_that_are_no_usable_model(tmp_path: Path, embedded: Path) ->
     (tmp_path / "model.safetensors").write_text("")
     with pytest.raises(InputError, match="no chat template"):
         resolve_model(str(tmp_path))
+
+
+def test_the_embedded_tokenizer_takes_digits_apart(embedded: Path) -> None:
+    """As the file's ``tokenizer.ggml.pre`` says: a run of spaces before a number is one token, as in training."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(embedded)
+    assert tokenizer.tokenize("   2024\n 7") == ["ĠĠĠ", "2", "0", "2", "4", "ĊĠ", "7"]

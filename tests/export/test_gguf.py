@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from trimtab.artifacts.errors import GateError, InputError
 from trimtab.artifacts.manifest import sha256
-from trimtab.export.gguf import Form, interleaved, rope_factors, write_gguf
-from trimtab.export.gguf_tokenizer import pre_tokenizer_name
-from trimtab.export.model_files import copy_tokenizer
+from trimtab.export.checkpoint.model_files import copy_tokenizer
+from trimtab.export.forms.gguf import Form, interleaved, rope_factors, write_gguf
+from trimtab.export.forms.gguf_tokenizer import pre_tokenizer_name
 
 TEXTS = (
     "Hello, world! It's 12345 o'clock.",

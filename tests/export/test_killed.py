@@ -37,7 +37,12 @@ SECTION = ExportSection.model_validate(
 # Children are forked from a process that has imported what they need, so that a run is mostly work.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["trimtab.export.by_directory", "trimtab.export.prove", "trimtab.export.load", "trimtab.export.merge"]
+    [
+        "trimtab.export.by_directory",
+        "trimtab.export.prove",
+        "trimtab.export.measuring.load",
+        "trimtab.export.merging.merge",
+    ]
 )
 Task = tuple[Callable[..., object], dict[str, Any]]
 

@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from trimtab.artifacts.errors import InputError
 from trimtab.artifacts.manifest import sha256
-from trimtab.export.merge import check_merge, merge
-from trimtab.export.model_files import copy_tokenizer
-from trimtab.export.tensor_files import INDEX, Checkpoint
+from trimtab.export.checkpoint.model_files import copy_tokenizer
+from trimtab.export.checkpoint.tensor_files import INDEX, Checkpoint
+from trimtab.export.merging.merge import check_merge, merge
 
 SMALL: dict[str, Any] = {
     "vocab_size": 96,

@@ -61,7 +61,7 @@ def test_past_its_limit_an_artifact_is_not_written(tmp_path: Path, tiny_model: P
 
 
 def test_auto_takes_the_first_form_within_the_limits(tmp_path: Path, tiny_model: Path) -> None:
-    """A random model drifts a little in any form: a strict limit refuses GPTQ and NF4, a wide one takes the first."""
+    """A random model drifts in any form: a strict limit refuses GPTQ and NF4, a wide one takes the first."""
     recipe = recipe_for(tmp_path, tiny_model, "export.quantize.method=auto", LIMITS.format(1e-9))
     make_adapter(recipe, tiny_model)
     served = export(recipe)

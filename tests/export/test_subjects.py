@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 from trimtab.artifacts.base_model import resolve_model
 from trimtab.artifacts.errors import InputError
 from trimtab.artifacts.manifest import Manifest, Parent, new_artifact
-from trimtab.export.answers import Answer
-from trimtab.export.subjects import kind_of, open_subject
+from trimtab.export.measuring.answers import Answer
+from trimtab.export.measuring.subjects import kind_of, open_subject
 from trimtab.recipes.load import load_recipe
 
 BATCH = [Answer([1, 50, 60], [70, 80, 2]), Answer([9], [33, 2])]
@@ -90,7 +90,7 @@ def test_an_adapter_of_another_base_is_refused(tiny_model: Path, embedded: Path,
 
 
 def test_nf4_and_full_models(tiny_model: Path, tmp_path: Path) -> None:
-    from trimtab.export.nf4 import quantize_nf4
+    from trimtab.export.forms.nf4 import quantize_nf4
 
     whole = open_subject(str(tiny_model))
     assert torch.allclose(logits(whole), of_model(whole.measured.model), atol=1e-5)

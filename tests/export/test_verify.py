@@ -21,10 +21,10 @@ from trimtab.artifacts.errors import InputError
 from trimtab.cli.main import main
 from trimtab.data.pair import Pair
 from trimtab.data.read import read_pairs
-from trimtab.export.measure import Drift
-from trimtab.export.merge import check_merge, merge
-from trimtab.export.model_files import copy_tokenizer
-from trimtab.export.verify import checks, verify
+from trimtab.export.checkpoint.model_files import copy_tokenizer
+from trimtab.export.measuring.measure import Drift
+from trimtab.export.measuring.verify import checks, verify
+from trimtab.export.merging.merge import check_merge, merge
 from trimtab.recipes.schema import DriftLimits, ServeSection, VerifySection
 from trimtab.serve.command import Engine, Hardware, engine_command, engine_environment
 
@@ -52,7 +52,7 @@ def moved(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     for parameter in model.parameters():
-        parameter.data += 0.05 * torch.randn_like(parameter)
+        parameter.data += 0.003 * torch.randn_like(parameter)
     model.save_pretrained(directory)
     copy_tokenizer(tiny_model, directory)
     return directory
@@ -220,7 +220,7 @@ def test_an_endpoint_against_what_it_serves(
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_pretrained(servable, dtype=torch.float32)
     for parameter in model.parameters():
-        parameter.data += 0.03 * torch.randn_like(parameter)
+        parameter.data += 0.003 * torch.randn_like(parameter)
     model.save_pretrained(tmp_path)
     copy_tokenizer(servable, tmp_path)
     # few and short, for the whole vocabulary of a token is some 4 MB

@@ -1,0 +1,1 @@
+"""What a model is made smaller by: GPTQ, NF4, GGUF."""

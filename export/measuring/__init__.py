@@ -1,0 +1,1 @@
+"""How far one model is from another, wherever they are."""
