@@ -16,7 +16,7 @@ from torch import Tensor
 from trimtab.export.checkpoint.direct_file import DirectFile
 from trimtab.export.checkpoint.tensor_files import DTYPES, TensorFile, TensorPlace
 
-BLOCK_BYTES = 1 << 20  # of a tensor at a time, so that what is computed of it stays in the processor's cache
+BLOCK_BYTES = 8 << 20  # of a tensor at a time
 _MAKERS = 4  # threads that make blocks, at most: more than a disk takes
 _local = threading.local()
 

@@ -3,6 +3,7 @@
 LoRA (arXiv 2106.09685): W + scaling * B A. DoRA (arXiv 2402.09353): m * (W + scaling * B A) / its rows' norms.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +14,9 @@ from torch import Tensor
 from trimtab.artifacts.errors import InputError
 from trimtab.export.checkpoint.tensor_files import TensorPlace
 from trimtab.export.checkpoint.tensor_writer import BLOCK_BYTES, Block, scratch
+
+_CACHED_BYTES = 1 << 20  # of a weight at a time: its sum in float32 stays in the processor's cache
+_FEWEST_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -68,19 +72,30 @@ class LoraDelta:
         # DoRA's norms run over a row of [out, in]: a transposed weight is taken whole
         whole = magnitude is not None and self.transposed
 
+        scaling, b = _folded(self.scaling, b)
+        few = weight.shape[0] if whole else max(_FEWEST_ROWS, _CACHED_BYTES * weight.shape[0] // weight.size)
+
         def fill(begin: int, end: int, out: Tensor) -> None:
+            for row in range(begin, end, few):
+                add(row, min(row + few, end), out[row - begin :])
+
+        def add(begin: int, end: int, out: Tensor) -> None:
             count = end - begin
-            own = (
-                weight.rows(begin, end, scratch("own", torch.uint8, weight.size))
-                if source is None
-                else source[begin:end]
-            )
-            total = scratch("total", torch.float32, count * a.shape[1]).view(count, -1)
-            torch.mm(b[begin:end], a, out=total)
-            total.mul_(self.scaling).add_(own)
+            if source is None:
+                own = weight.rows(begin, end, scratch("own", torch.uint8, count * weight.size // weight.shape[0]))
+            else:
+                own = source[begin:end]
+            # Products of a few rows alone are summed in another order: the last ones are made with those before.
+            first = max(0, min(begin, end - few))
+            total = scratch("total", torch.float32, (end - first) * a.shape[1]).view(end - first, -1)
+            torch.mm(b[first:end], a, out=total)
+            total = total[begin - first :]
+            if scaling != 1:
+                total.mul_(scaling)
+            total.add_(own)
             if magnitude is not None:
                 total = _dora(total, magnitude, begin, along_columns=whole)
-            out.copy_(total)
+            out[:count].copy_(total)
 
         for begin, end in weight.spans(weight.size if whole else BLOCK_BYTES):
             yield Block((end - begin, *weight.shape[1:]), dtype, partial(fill, begin, end))
@@ -100,6 +115,11 @@ class LoraDelta:
         shape = weight.shape[-2:]
         for expert in range(slots.experts) if slots.expert is None else (slots.expert,):
             yield Block(shape, dtype, partial(fill, expert))
+
+
+def _folded(scaling: float, b: Tensor) -> tuple[float, Tensor]:
+    """A power of two may be multiplied into a factor beforehand: the products are the same bits."""
+    return (1.0, b * scaling) if math.frexp(scaling)[0] == 0.5 else (scaling, b)
 
 
 def _dora(total: Tensor, magnitude: Tensor, row: int, *, along_columns: bool) -> Tensor:
