@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.artifacts.errors import InputError
+from trimtab.artifacts.gguf_tokenizer import tokenizer_of_gguf
 from trimtab.artifacts.hub import reach_hub
 from trimtab.artifacts.manifest import (
     MANIFEST,
@@ -153,8 +154,7 @@ def _embedded() -> BaseModel:
 
 def _dequantise(folder: Path, target: Path) -> None:
     import torch
-    from tokenizers import pre_tokenizers
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoModelForCausalLM, GgufConfig
 
     model = AutoModelForCausalLM.from_pretrained(
         folder,
@@ -163,9 +163,4 @@ def _dequantise(folder: Path, target: Path) -> None:
         dtype=torch.bfloat16,
     )
     model.save_pretrained(target)
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=_EMBEDDED_FILE)
-    # The file's tokenizer.ggml.pre is "smollm": digits apart before bytes. transformers reads it as GPT-2's.
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.save_pretrained(target)
+    tokenizer_of_gguf(folder / _EMBEDDED_FILE).save_pretrained(target)

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
 
 from trimtab.artifacts.errors import InputError
+from trimtab.artifacts.gguf_tokenizer import tokenizer_of_gguf
 from trimtab.export.checkpoint.tensor_files import open_file
 from trimtab.export.measuring.measure import compute_device
 from trimtab.export.merging.adapter import WEIGHTS, read_config
@@ -86,4 +87,4 @@ def load_gguf(file: Path) -> Any:
 def load_tokenizer(directory: Path) -> Any:
     """The tokenizer of a model's directory, out of its GGUF file where there is one."""
     file = next(directory.glob("*.gguf"), None)
-    return AutoTokenizer.from_pretrained(directory, **({"gguf_file": file.name} if file else {}))
+    return tokenizer_of_gguf(file) if file else AutoTokenizer.from_pretrained(directory)

@@ -6,6 +6,7 @@ from typing import Any
 
 from trimtab.artifacts.base_model import EMBEDDED, BaseModel, resolve_model
 from trimtab.artifacts.errors import InputError
+from trimtab.artifacts.gguf_tokenizer import tokenizer_of_gguf
 from trimtab.artifacts.manifest import MANIFEST, Manifest, read_manifest
 from trimtab.artifacts.resources import require_memory
 from trimtab.export.checkpoint.model_files import read_json, trained_tokenizer
@@ -89,7 +90,7 @@ def _local(place: str, path: Path, kind: str) -> Subject:
     size = sum(file.stat().st_size for file in files)
     require_memory(_GROWTH[kind] * size, f"opening {place}", "close other programs, or verify on a larger machine")
     if gguf:
-        model, tokenizer = load_gguf(gguf), _tokenizer(gguf.parent, gguf_file=gguf.name)
+        model, tokenizer = load_gguf(gguf), _tokenizer(gguf)
     else:
         model, tokenizer = load_model(path, kind), _tokenizer(path)
     return Subject(place, kind, LocalModel(model), tokenizer, size)
@@ -147,11 +148,11 @@ def _weights(path: Path) -> list[Path]:
     return files
 
 
-def _tokenizer(path: Path, **more: str) -> Any:
+def _tokenizer(path: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **more)
+        tokenizer = tokenizer_of_gguf(path) if path.is_file() else AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: its tokenizer cannot be read: {str(error).splitlines()[0]}") from error
     if not tokenizer.chat_template:

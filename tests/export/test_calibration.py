@@ -59,7 +59,7 @@ def test_a_held_out_prompt_is_known_again_in_other_case_and_under_a_system_turn(
 
 
 def test_a_general_question_that_is_held_out_is_left_out(tokenizer) -> None:
-    rows = Path("export/general_text.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = Path("export/forms/general_text.jsonl").read_text(encoding="utf-8").splitlines()
     asked = [row["user"] for row in map(json.loads, rows) if "user" in row]
     answer = [{"role": "assistant", "content": "?"}]
     held = [Pair([{"role": "user", "content": question}], answer, answer) for question in asked]

@@ -174,10 +174,9 @@ def test_llama_3_scaling_is_written_as_factors(small_tokenizer: Path, tmp_path: 
 
 
 def test_tokenizer_and_chat_template_come_back(tiny_model: Path, tmp_path: Path, tokenizer: Any) -> None:
-    from transformers import AutoTokenizer
+    from trimtab.artifacts.gguf_tokenizer import tokenizer_of_gguf
 
-    path = write_gguf(tiny_model, tmp_path, "q8_0")
-    back = AutoTokenizer.from_pretrained(tmp_path, gguf_file=path.name)
+    back = tokenizer_of_gguf(write_gguf(tiny_model, tmp_path, "q8_0"))
     for text in TEXTS:
         assert back(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert back.chat_template == tokenizer.chat_template

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trimtab.export import gptq_fast
+from trimtab.export.forms import gptq_fast
 from trimtab.export.forms.gptq_fast import fast_gptqmodel
 from trimtab.export.forms.gptq_products import add_gram, linear, remembered
 from trimtab.export.measuring.measure import compute_device
@@ -53,7 +53,7 @@ def test_hessians_are_those_of_gptqmodel(tiny_model: Path, monkeypatch: pytest.M
     from gptqmodel import GPTQModel, QuantizeConfig
     from gptqmodel.quantization.gptq import GPTQ
 
-    from trimtab.export import gptq  # noqa: F401 - sets the number of workers that GPTQModel needs
+    from trimtab.export.forms import gptq  # noqa: F401 - sets the number of workers that GPTQModel needs
 
     generator = torch.Generator().manual_seed(0)
     rows = [torch.randint(5, 49000, (40 + 7 * row,), generator=generator).tolist() for row in range(12)]

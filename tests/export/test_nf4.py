@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from trimtab.artifacts.errors import InputError
 from trimtab.artifacts.manifest import Manifest, file_sums
 from trimtab.artifacts.probe import make_probes
-from trimtab.export import nf4
 from trimtab.export.checkpoint.tensor_files import Checkpoint
+from trimtab.export.forms import nf4
 from trimtab.export.forms.nf4 import dequantized_tensors, load_dequantized, quantize_nf4
 
 # QLoRA (arXiv 2305.14314), appendix E, "NormalFloat 4-bit data type": the 16 values, as float32 prints them.

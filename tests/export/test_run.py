@@ -21,7 +21,7 @@ LIMITS = "export.quantize.limits={{kl: {}, top1: 0.01, preference_accuracy_drop:
 def recipe_for(tmp_path: Path, model: Path, *more: str) -> Recipe:
     overrides = [f"output_dir={tmp_path}", f"model={model}", "train.arms=[orpo]", "train.max_length=128"]
     verify = "export.verify={pairs: 2, answers: 1, answer_tokens: 4}"
-    return load_recipe("recipes/quickstart.yaml", [*overrides, verify, *more])
+    return load_recipe("recipes/quickstart.yaml", [*overrides, verify, "export.merged_kl=1e-2", *more])
 
 
 def make_adapter(recipe: Recipe, model: Path) -> Path:

@@ -93,7 +93,7 @@ def test_nf4_and_full_models(tiny_model: Path, tmp_path: Path) -> None:
     from trimtab.export.forms.nf4 import quantize_nf4
 
     whole = open_subject(str(tiny_model))
-    assert torch.allclose(logits(whole), of_model(whole.measured.model), atol=1e-5)
+    assert torch.allclose(logits(whole), of_model(whole.measured.model), atol=1e-4)
     assert next(whole.measured.model.parameters()).dtype == torch.float32
     (tmp_path / "nf4").mkdir()
     quantize_nf4(tiny_model, tmp_path / "nf4")

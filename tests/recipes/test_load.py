@@ -54,7 +54,7 @@ def test_orpo_weight_aliases(alias: str, tmp_path: Path, capsys: pytest.CaptureF
     [
         ("name: r\ntrain:\n  learning_rte: 1\n", "'train.learning_rte'; did you mean 'learning_rate'"),
         ("name: r\ntrian: {}\n", "did you mean 'train'"),
-        ("name: r\nexport:\n  gptq:\n    group_sise: 32\n", "did you mean 'group_size'"),
+        ("name: r\nexport:\n  quantize:\n    gptq:\n      group_sise: 32\n", "did you mean 'group_size'"),
         ("name: r\ntrain:\n  qqqqqq: 1\n", "train takes: arms, engine, max_steps"),
         ("name: r\ntrain:\n  max_steps: 0\n", "train.max_steps: input should be greater than or equal to 1"),
         ("name: r\ntrain:\n  arms: [dpo, dpo]\n", "each arm once"),
