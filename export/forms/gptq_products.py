@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_MOST_BYTES = 256 << 20  # that one layer may remember; what is beyond is computed again
 _COLUMN_BLOCKS = 4  # of a Gram matrix; what is below the diagonal blocks is copied
 
 
@@ -34,7 +35,9 @@ def remembered(layer: Any, x: Tensor) -> Tensor:
                 memory.next = at + 1
                 return output
     output = linear(x, layer.weight, layer.bias)
-    memory.batches.append((x, output, output.sum()))
+    held = sum(known.nbytes + made.nbytes for known, made, _ in memory.batches)
+    if held + x.nbytes + output.nbytes <= _MOST_BYTES:
+        memory.batches.append((x, output, output.sum()))
     memory.next = len(memory.batches)
     return output
 
