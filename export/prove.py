@@ -65,9 +65,14 @@ def prove(
     failed = [check for check in manifest.verification if not check.passed]
     if failed:
         figures = ", ".join(f"{check.figure} is {check.value:g}, limit {check.limit:g}" for check in failed)
+        lost = (
+            "An update about as small as the type's rounding is lost in it: train further or with a larger "
+            "learning rate, serve the adapter itself (--mode adapters), or change export.merged_kl"
+        )
+        settings = "Change the settings under export, or the limit if this drift is acceptable"
         raise GateError(
             f"{manifest.arm}: {failed[0].compared}: {figures}; nothing was written. "
-            "Change the settings under export, or the limit if this drift is acceptable"
+            + (lost if manifest.kind == "merged" else settings)
         )
     manifest.probe = make_probes(model, tokenizer, [pair.prompt + pair.chosen for pair in experiment.heldout])
     del reference, model

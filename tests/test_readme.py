@@ -109,8 +109,8 @@ def merge_line() -> str:
     median = {name: figure["median"] for name, figure in stored["figures"].items()}
     return (
         f"{stored['checkpoint_gb']:.1f} GB, rank {stored['rank']} on all linear layers, in "
-        f"{median['over_cp']:.2f} times the time of `cp` of the same files, with {median['peak_mib']:.0f} MiB over "
-        f"the interpreter; {median['vs_peft_time']:.1f} times as fast as PEFT's `merge_and_unload` and "
+        f"{median['over_cp']:.2f} times the time of `cp` of the same files, with {median['peak_mib']:.0f} MiB "
+        f"over the interpreter; {median['vs_peft_time']:.1f} times as fast as PEFT's `merge_and_unload` and "
         f"`save_pretrained`, in {median['vs_peft_memory']:.1%} of their memory"
     )
 
