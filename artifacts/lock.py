@@ -16,7 +16,7 @@ def only_writer(directory: Path, otherwise: str) -> Iterator[None]:
     The lock is the operating system's, on a file that stays: it ends with the process, however that ends.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as file:
+    with (directory / ".lock").open("a") as file:  # a run that finds nothing to do leaves no trace
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
