@@ -1,6 +1,6 @@
 """Merging a LoRA adapter: the streamed merge, ``cp`` of the same files, and PEFT's merge_and_unload, in turn.
 
-The base is a generated checkpoint in Llama's shapes (3.6B: 7.1 GB in shards of 2 GB), the adapter of rank 16 on all
+The base is a generated checkpoint in Llama's shapes (7.1 GB in shards of 2 GB), the adapter of rank 16 on all
 linear layers. Each measurement is a process of its own and ends when its files are on the disk (fsync). Peaks are
 resident memory; ours is over that of the interpreter with its imports.
 
