@@ -10,7 +10,6 @@ gets its defaults, but batches of 16 rows, and float32 where the processor has n
 """
 
 import argparse
-import contextlib
 import json
 import os
 import platform
@@ -18,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,9 +38,11 @@ def plain(source: Path, target: Path, samples: list[list[int]]) -> None:
     import torch
     from gptqmodel import GPTQModel, QuantizeConfig
 
+    from trimtab.export.forms.gptq import gptqmodel_quiet
+
     native = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
     dtype = torch.bfloat16 if native else torch.float32  # bfloat16, its default, is 4x slower elsewhere
-    with quiet():
+    with gptqmodel_quiet():
         model = GPTQModel.load(str(source), QuantizeConfig(bits=4, group_size=32, desc_act=False), dtype=dtype)
         model.quantize([{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in samples], batch_size=16)
         model.save(str(target))
@@ -60,18 +61,6 @@ def nf4(source: Path, target: Path, samples: list[list[int]]) -> None:
     from trimtab.export.forms.nf4 import quantize_nf4
 
     quantize_nf4(source, target)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """GPTQModel prints tables, and writes a folder of logs into the working directory."""
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        contextlib.chdir(scratch),
-        Path("output").open("w") as output,
-        contextlib.redirect_stdout(output),
-    ):
-        yield
 
 
 def first_layers(source: Path, target: Path, layers: int) -> Path:
@@ -187,7 +176,9 @@ def main() -> None:
     quiet_libraries()
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # on two cores it does not start without
 
-    with quiet():
+    from trimtab.export.forms.gptq import gptqmodel_quiet
+
+    with gptqmodel_quiet():
         import gptqmodel  # noqa: F401 (imports are not what is measured)
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as name:
         figures, tokens = benchmark(Path(name), given.quick)

@@ -60,7 +60,7 @@ def quantize(source: Path, target: Path, token_ids: list[list[int]], section: Gp
     on_gpu = torch.cuda.is_available()
     samples = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in token_ids]
     source, target = source.resolve(), target.resolve()
-    with _gptqmodel_quiet(), fast_gptqmodel(section.scale_candidates) as errors:
+    with gptqmodel_quiet(), fast_gptqmodel(section.scale_candidates) as errors:
         from gptqmodel import GPTQModel, QuantizeConfig
 
         config = QuantizeConfig(
@@ -88,7 +88,7 @@ def quantize(source: Path, target: Path, token_ids: list[list[int]], section: Gp
 
 
 @contextlib.contextmanager
-def _gptqmodel_quiet() -> Iterator[None]:
+def gptqmodel_quiet() -> Iterator[None]:
     """GPTQModel prints tables, and writes a logs/ folder into the working directory."""
     with (
         tempfile.TemporaryDirectory() as scratch,

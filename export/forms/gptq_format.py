@@ -6,6 +6,7 @@ gets.
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from trimtab.artifacts.errors import InputError
 from trimtab.export.checkpoint.tensor_files import Checkpoint
-from trimtab.export.measuring.measure import compute_device
+from trimtab.export.forms.unpacked import filled_model
 
 _PARTS = ("qweight", "qzeros", "scales", "g_idx")
 _WORD = 32  # bits
@@ -38,27 +39,9 @@ def load_dequantized(directory: Path) -> Any:
 
     On the GPU where there is one. Needs memory for the float32 weights and one tensor.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.initialization import no_init_weights
-
-    config = AutoConfig.from_pretrained(directory)
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    with no_init_weights():
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.tie_weights()
-    slots, filled = model.state_dict(), set()
-    plain = ((n, p.read()) for n, p in Checkpoint(directory).tensors.items() if n.rpartition(".")[2] not in _PARTS)
-    for tensors in (plain, dequantized_tensors(directory)):
-        for name, tensor in tensors:
-            if name not in slots or slots[name].shape != tensor.shape:
-                raise RuntimeError(f"{directory}: tensor {name} {tuple(tensor.shape)} does not fit the model")
-            slots[name].copy_(tensor)
-            filled.add(name)
-    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
-    if missing := slots.keys() - filled - tied:
-        raise RuntimeError(f"{directory}: tensors are missing: {sorted(missing)[:4]}")
-    return model.to(compute_device()).eval()
+    tensors = Checkpoint(directory).tensors.items()
+    plain = ((name, place.read()) for name, place in tensors if name.rpartition(".")[2] not in _PARTS)
+    return filled_model(directory, chain(plain, dequantized_tensors(directory)))
 
 
 def unpack(

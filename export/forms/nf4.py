@@ -8,6 +8,7 @@ Reading back is written from the format's definition, not with bitsandbytes.
 import json
 import shutil
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from trimtab.artifacts.errors import InputError
 from trimtab.export.checkpoint.tensor_files import INDEX, Checkpoint
+from trimtab.export.forms.unpacked import filled_model
 from trimtab.export.measuring.measure import compute_device
 
 BLOCK_SIZE = 64
@@ -70,29 +72,9 @@ def load_dequantized(directory: Path) -> Any:
 
     On the GPU where there is one. Needs memory for the float32 weights and one tensor.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.initialization import no_init_weights
-
-    config = AutoConfig.from_pretrained(directory)
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    with no_init_weights():
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.tie_weights()
-    slots = model.state_dict()
-    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
     checkpoint = Checkpoint(directory)
     plain = ((name, place.read()) for name, place in checkpoint.tensors.items() if _is_plain(name, checkpoint))
-    filled = set()
-    for tensors in (plain, dequantized_tensors(directory)):
-        for name, tensor in tensors:
-            if name not in slots or slots[name].shape != tensor.shape:
-                raise RuntimeError(f"{directory}: tensor {name} {tuple(tensor.shape)} does not fit the model")
-            slots[name].copy_(tensor)
-            filled.add(name)
-    if missing := slots.keys() - filled - tied:
-        raise RuntimeError(f"{directory}: tensors are missing: {sorted(missing)[:4]}")
-    return model.to(compute_device()).eval()
+    return filled_model(directory, chain(plain, dequantized_tensors(directory)))
 
 
 def unpack(packed: Tensor, absmax: Tensor, code: Tensor, shape: tuple[int, ...]) -> Tensor:
