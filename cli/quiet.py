@@ -19,6 +19,7 @@ def quiet_libraries() -> None:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO")  # to a file; importing TRL would leave errors alone in it
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -4,6 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from trimtab.cli.quiet import quiet_libraries
+
+quiet_libraries()  # the environment that the command line works in
+
 
 @pytest.fixture(scope="session")
 def embedded() -> Path:
