@@ -46,8 +46,12 @@ def _add_merge(command: ArgumentParser) -> None:
     command.add_argument(
         "--merge-base",
         choices=["original", "dequantized", "auto"],
-        default="auto",
         help="for an adapter that was trained on a 4-bit base: what it is merged into (default: the closer)",
+    )
+    command.add_argument(
+        "--rounding",
+        choices=["nearest", "stochastic", "auto"],
+        help="of sums to the base's type (default: to nearest; stochastic where that loses too much)",
     )
     _add_common(command)
     command.set_defaults(run=merge)
@@ -95,7 +99,8 @@ def merge(arguments: Namespace) -> int:
     """One adapter."""
     from trimtab.cli.quiet import quiet_gptqmodel
 
-    section = _section(arguments).model_copy(update={"merge_base": arguments.merge_base})
+    given = {"merge_base": arguments.merge_base, "merge_rounding": arguments.rounding}
+    section = _section(arguments).model_copy(update={key: value for key, value in given.items() if value})
     quiet_gptqmodel()
     from trimtab.export.by_directory import merge_directory
 

@@ -66,8 +66,9 @@ def prove(
     if failed:
         figures = ", ".join(f"{check.figure} is {check.value:g}, limit {check.limit:g}" for check in failed)
         lost = (
-            "An update about as small as the type's rounding is lost in it: train further or with a larger "
-            "learning rate, serve the adapter itself (--mode adapters), or change export.merged_kl"
+            "An update that is small beside the type's steps is lost in rounding to nearest: "
+            "set export.merge_rounding=stochastic, serve the adapter itself (--mode adapters), "
+            "or change export.merged_kl"
         )
         settings = "Change the settings under export, or the limit if this drift is acceptable"
         raise GateError(

@@ -240,11 +240,14 @@ class ExportSection(Section):
     """Merging, quantising, and what is measured after each.
 
     ``merge_base``: where an adapter was trained on a 4-bit base, what it is merged into: the ``original`` weights,
-    those that it saw, ``dequantized`` from 4 bits, or the closer of both by measurement. ``merged_kl``: limit of
-    the mean KL of a merged model from its adapter on the base, nats a token.
+    those that it saw, ``dequantized`` from 4 bits, or the closer of both by measurement. ``merge_rounding``: to
+    ``nearest``, ``stochastic`` (which does not lose updates that are small beside the type's steps), or ``auto``:
+    to nearest, and where that is past ``merged_kl`` stochastic, if it is closer. ``merged_kl``: limit of the mean
+    KL of a merged model from its adapter on the base, nats a token.
     """
 
     merge_base: Literal["original", "dequantized", "auto"] = "auto"
+    merge_rounding: Literal["auto", "nearest", "stochastic"] = "auto"
     merged_kl: Positive = 1e-3
     quantize: QuantizeSection = QuantizeSection()
     verify: VerifySection = VerifySection()

@@ -46,17 +46,15 @@ class Planned:
     blocks: Callable[[], Iterable[Block]]
 
 
-def copies(place: TensorPlace, dtype: torch.dtype) -> Iterator[Block]:
-    """A tensor of a file as it is there, or in another type."""
+def copies(place: TensorPlace) -> Iterator[Block]:
+    """A tensor of a file as it is there."""
 
     def fill(begin: int, end: int, out: Tensor) -> None:
-        if out.dtype is DTYPES[place.dtype]:
-            place.rows(begin, end, out.reshape(-1).view(torch.uint8))
-        else:
-            out.copy_(place.rows(begin, end))
+        place.rows(begin, end, out.reshape(-1).view(torch.uint8))
 
     for begin, end in place.spans(BLOCK_BYTES):
-        yield Block((end - begin, *place.shape[1:]) if place.shape else (), dtype, partial(fill, begin, end))
+        shape = (end - begin, *place.shape[1:]) if place.shape else ()
+        yield Block(shape, DTYPES[place.dtype], partial(fill, begin, end))
 
 
 def scratch(name: str, dtype: torch.dtype, count: int) -> Tensor:

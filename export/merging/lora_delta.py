@@ -14,6 +14,7 @@ from torch import Tensor
 from trimtab.artifacts.errors import InputError
 from trimtab.export.checkpoint.tensor_files import TensorPlace
 from trimtab.export.checkpoint.tensor_writer import BLOCK_BYTES, Block, scratch
+from trimtab.export.merging.rounding import Rounding
 
 _CACHED_BYTES = 1 << 20  # of a weight at a time: its sum in float32 stays in the processor's cache
 _FEWEST_ROWS = 32
@@ -60,10 +61,12 @@ class LoraDelta:
                 "give the base that the adapter was trained on"
             )
 
-    def merged(self, weight: TensorPlace, dtype: torch.dtype, source: Tensor | None = None) -> Iterator[Block]:
+    def merged(
+        self, weight: TensorPlace, dtype: torch.dtype, rounding: Rounding, source: Tensor | None = None
+    ) -> Iterator[Block]:
         """The merged weight in ``dtype``, block by block. ``source``: a weight in place of the file's."""
         if self.slots:
-            yield from self._merged_experts(weight, dtype, self.slots)
+            yield from self._merged_experts(weight, dtype, rounding, self.slots)
             return
         a, b = self.a.read().float(), self.b.read().float()
         if self.embedding or self.transposed:
@@ -95,12 +98,14 @@ class LoraDelta:
             total.add_(own)
             if magnitude is not None:
                 total = _dora(total, magnitude, begin, along_columns=whole)
-            out[:count].copy_(total)
+            rounding.into(out[:count], total, weight.name, begin)
 
         for begin, end in weight.spans(weight.size if whole else BLOCK_BYTES):
             yield Block((end - begin, *weight.shape[1:]), dtype, partial(fill, begin, end))
 
-    def _merged_experts(self, weight: TensorPlace, dtype: torch.dtype, slots: ExpertSlots) -> Iterator[Block]:
+    def _merged_experts(
+        self, weight: TensorPlace, dtype: torch.dtype, rounding: Rounding, slots: ExpertSlots
+    ) -> Iterator[Block]:
         """PEFT stacks ranks expert by expert in ``a`` [experts, rank, in], in ``b`` [out, rank, experts]."""
         a, b = self.a.read().float(), self.b.read().float()
         a = a.view(slots.experts, -1, a.shape[1])
@@ -110,7 +115,8 @@ class LoraDelta:
         def fill(expert: int, out: Tensor) -> None:
             delta = torch.mm(b[begin:end, :, expert].contiguous(), a[expert]).mul_(self.scaling)
             delta = delta.T if slots.transposed else delta
-            out.copy_(delta + (weight.read() if slots.expert is not None else weight.rows(expert, expert + 1)[0]))
+            own = weight.read() if slots.expert is not None else weight.rows(expert, expert + 1)[0]
+            rounding.into(out, delta + own, weight.name, expert)
 
         shape = weight.shape[-2:]
         for expert in range(slots.experts) if slots.expert is None else (slots.expert,):

@@ -23,6 +23,7 @@ from trimtab.export.checkpoint.tensor_files import Checkpoint
 from trimtab.export.checkpoint.tensor_writer import Writer
 from trimtab.export.merging.adapter import Uncovered, read_config
 from trimtab.export.merging.merge_plan import MergePlan, Source, plan_merge
+from trimtab.export.merging.rounding import NEAREST, Rounding
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,14 @@ class MergeJob:
     sums: dict[str, str] = field(default_factory=dict)
 
 
-def check_merge(base_dir: Path, adapter_dir: Path, target: Path, *, dequantized: bool = False) -> MergeJob:
+def check_merge(
+    base_dir: Path,
+    adapter_dir: Path,
+    target: Path,
+    *,
+    dequantized: bool = False,
+    rounding: Rounding = NEAREST,
+) -> MergeJob:
     """All that can be refused before any work, from headers and configurations alone.
 
     ``dequantized``: linear layers are taken as an NF4 base has them, for an adapter that was trained on one.
@@ -51,7 +59,7 @@ def check_merge(base_dir: Path, adapter_dir: Path, target: Path, *, dequantized:
     require_disk(target, base.size + 50 * MIB, "the merge")
     new_tokenizer = trained_tokenizer(base_dir, adapter_dir)
     try:
-        plan = plan_merge(base, adapter_dir, _dequantizer(base_dir) if dequantized else _as_it_is)
+        plan = plan_merge(base, adapter_dir, _dequantizer(base_dir) if dequantized else _as_it_is, rounding)
     except Uncovered as reason:
         from trimtab.export.merging import peft_merge
 
@@ -59,6 +67,11 @@ def check_merge(base_dir: Path, adapter_dir: Path, target: Path, *, dequantized:
             raise InputError(
                 f"{adapter_dir}: merge_base=dequantized needs a merge tensor by tensor, but {reason}; "
                 "use merge_base=original"
+            ) from reason
+        if rounding.seed is not None:
+            raise InputError(
+                f"{adapter_dir}: merge_rounding=stochastic needs a merge tensor by tensor, but {reason}; "
+                "use merge_rounding=nearest"
             ) from reason
         peft_merge.check(base_dir, adapter_dir)
         return MergeJob(base_dir, adapter_dir, None, str(reason), new_tokenizer)
