@@ -38,7 +38,8 @@ def train(arguments: Namespace) -> int:
         if finished(recipe, arm):
             print(f"{arm}: {recipe.trained_kind} is up to date")
             continue
-        check_inputs(recipe, processes)
+        if processes > 1:  # one process checks its inputs itself, many would each say what is wrong
+            check_inputs(recipe, processes)
         code = _child("train", arguments, "--arm", arm, processes=processes)
         if code:
             return code

@@ -115,6 +115,23 @@ def merge_line() -> str:
     )
 
 
+def test_figures_of_quantising_are_the_stored_results() -> None:
+    stands = Path("docs/export.md").read_text().split("<!-- quantize -->")[1].split("<!-- /quantize -->")[0]
+    assert " ".join(stands.split()) == quantize_line()
+
+
+def quantize_line() -> str:
+    """The words as they must stand in docs/export.md."""
+    stored = json.loads(Path("bench/results/quantize-cpu.json").read_text())
+    median = {name: figure["median"] for name, figure in stored["figures"].items()}
+    return (
+        f"{median['seconds']:.0f} s against {median['baseline_seconds']:.0f} s of GPTQModel as its README uses it; "
+        f"mean KL from the model {median['kl']:.3f} against {median['baseline_kl']:.3f} nats a token, the same most "
+        f"likely token at {median['top1']:.1%} against {median['baseline_top1']:.1%} of positions. NF4 takes "
+        f"{median['nf4_seconds']:.0f} s and has {median['nf4_kl']:.3f} and {median['nf4_top1']:.1%}"
+    )
+
+
 def findings_in_the_code() -> set[str]:
     sources = "".join(path.read_text() for path in Path("data/check").glob("*.py"))
     return set(re.findall(r"Finding\(\s*\"([^\"]+)\"", sources))
