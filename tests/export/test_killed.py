@@ -42,6 +42,8 @@ CONTEXT.set_forkserver_preload(
         "trimtab.export.prove",
         "trimtab.export.measuring.load",
         "trimtab.export.merging.merge",
+        "trimtab.export.forms.gptq",
+        "gptqmodel",
     ]
 )
 Task = tuple[Callable[..., object], dict[str, Any]]
