@@ -27,7 +27,7 @@ demo: quickstart  ## the same, then the endpoint and the page stay up
 	@$(BIN)/trimtab demo $(RECIPE) --serve
 
 test: setup browser lint  ## lint, types and every test, the real model included
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --durations=20
 
 soak: setup      ## 10,000 generated cases of every property of the data readers (minutes)
 	@SOAK_CASES=10000 $(BIN)/python -m pytest -q tests/data/test_properties.py

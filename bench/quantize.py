@@ -51,7 +51,7 @@ def plain(source: Path, target: Path, samples: list[list[int]]) -> None:
 def ours(source: Path, target: Path, samples: list[list[int]]) -> None:
     """Trimtab's defaults."""
     from trimtab.export.forms.gptq import quantize
-    from trimtab.recipes.schema import GptqSection
+    from trimtab.recipes.export import GptqSection
 
     quantize(source, target, samples, GptqSection(group_size=32))
 
@@ -110,7 +110,7 @@ def benchmark(folder: Path, quick: bool) -> tuple[Figures, int]:
 
     from trimtab.data.read import read_pairs
     from trimtab.export.forms.calibration import calibration_tokens
-    from trimtab.recipes.schema import CalibrationSection
+    from trimtab.recipes.export import CalibrationSection
 
     source = resolve_model(EMBEDDED).path
     if quick:

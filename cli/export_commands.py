@@ -9,7 +9,7 @@ from trimtab.cli.artifact_commands import add_inspect, add_push
 from trimtab.cli.verify_command import add_verify
 
 if TYPE_CHECKING:
-    from trimtab.recipes.schema import ExportSection
+    from trimtab.recipes.export import ExportSection
 
 
 class _PartOrRecipe(argparse._SubParsersAction):
@@ -145,7 +145,7 @@ def quantize(arguments: Namespace) -> int:
 
 
 def _section(arguments: Namespace) -> "ExportSection":
+    from trimtab.recipes.export import ExportSection
     from trimtab.recipes.load import load_recipe
-    from trimtab.recipes.schema import ExportSection
 
     return load_recipe(arguments.recipe).export if arguments.recipe else ExportSection()

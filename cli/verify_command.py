@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trimtab.data.pair import Pair
-    from trimtab.recipes.schema import Recipe, VerifySection
+    from trimtab.recipes.export import VerifySection
+    from trimtab.recipes.schema import Recipe
 
 _PLACE = "an adapter's or model's directory (merged, GPTQ, NF4, GGUF), a base model's name, or http://HOST:PORT/v1#MODEL"
 
@@ -41,8 +42,8 @@ def verify(arguments: Namespace) -> int:
     """Measure and print; 1 past a limit."""
     from trimtab.artifacts.errors import InputError
     from trimtab.cli.quiet import quiet_gptqmodel
+    from trimtab.recipes.export import ExportSection
     from trimtab.recipes.load import load_recipe
-    from trimtab.recipes.schema import ExportSection
 
     if arguments.out and not arguments.out.absolute().parent.is_dir():
         raise InputError(f"--out {arguments.out}: no folder {arguments.out.parent}; make it, or give another")

@@ -12,7 +12,7 @@ from trimtab.export.experiment import of_lineage
 from trimtab.export.merged import adapter_manifest, export_merged
 from trimtab.export.merging.adapter import read_config
 from trimtab.export.quantized import Form, export_quantized
-from trimtab.recipes.schema import ExportSection
+from trimtab.recipes.export import ExportSection
 
 
 def merge_directory(

@@ -14,7 +14,7 @@ from trimtab.artifacts.resources import gpu_names
 from trimtab.artifacts.served import ServedKind
 from trimtab.export.experiment import Experiment
 from trimtab.export.quantized import Form
-from trimtab.recipes.schema import GptqSection, QuantizeSection
+from trimtab.recipes.export import GptqSection, QuantizeSection
 
 Try = Callable[[str, Form, list[dict[str, Any]]], Manifest]
 

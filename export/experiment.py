@@ -15,7 +15,8 @@ from trimtab.artifacts.resources import MIB, directory_size
 from trimtab.data.pair import Pair
 from trimtab.data.read import read_pairs
 from trimtab.data.resolve import pairs_digest, resolve
-from trimtab.recipes.schema import DataSection, ExportSection, Recipe
+from trimtab.recipes.export import ExportSection
+from trimtab.recipes.schema import DataSection, Recipe
 
 
 @dataclass(frozen=True)

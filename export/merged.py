@@ -13,7 +13,7 @@ from trimtab.artifacts.manifest import Kind, Manifest, Parent, read_manifest
 from trimtab.export.experiment import Experiment, narrowed, produce
 from trimtab.export.merging.merge import MergeJob, check_merge, merge
 from trimtab.export.merging.rounding import Rounding
-from trimtab.recipes.schema import ExportSection
+from trimtab.recipes.export import ExportSection
 
 if TYPE_CHECKING:
     from trimtab.export.measuring.measure import Drift

@@ -8,7 +8,7 @@ from trimtab.artifacts.card import LAYER_ERRORS
 from trimtab.artifacts.lineage import parent_of
 from trimtab.artifacts.manifest import Manifest, Parent, read_manifest
 from trimtab.export.experiment import Experiment, produce
-from trimtab.recipes.schema import GptqSection
+from trimtab.recipes.export import GptqSection
 
 
 @dataclass(frozen=True)

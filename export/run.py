@@ -13,7 +13,8 @@ from trimtab.export.choose import Choice, candidates, choose, note_tried
 from trimtab.export.experiment import of_recipe
 from trimtab.export.merged import export_as_it_is, export_merged
 from trimtab.export.quantized import Form, export_quantized
-from trimtab.recipes.schema import GptqSection, Recipe
+from trimtab.recipes.export import GptqSection
+from trimtab.recipes.schema import Recipe
 
 
 def export(recipe: Recipe) -> dict[str, Path]:

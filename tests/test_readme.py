@@ -125,10 +125,10 @@ def quantize_line() -> str:
     stored = json.loads(Path("bench/results/quantize-cpu.json").read_text())
     median = {name: figure["median"] for name, figure in stored["figures"].items()}
     return (
-        f"{median['seconds']:.0f} s against {median['baseline_seconds']:.0f} s of GPTQModel as its README uses it; "
-        f"mean KL from the model {median['kl']:.3f} against {median['baseline_kl']:.3f} nats a token, the same most "
-        f"likely token at {median['top1']:.1%} against {median['baseline_top1']:.1%} of positions. NF4 takes "
-        f"{median['nf4_seconds']:.0f} s and has {median['nf4_kl']:.3f} and {median['nf4_top1']:.1%}"
+        f"{median['seconds']:.0f} s against {median['baseline_seconds']:.0f} s of GPTQModel as its README has it; "
+        f"mean KL from the model {median['kl']:.3f} against {median['baseline_kl']:.3f} nats a token, "
+        f"the same most likely token at {median['top1']:.1%} against {median['baseline_top1']:.1%} of positions. "
+        f"NF4 takes {median['nf4_seconds']:.0f} s and has {median['nf4_kl']:.3f} and {median['nf4_top1']:.1%}"
     )
 
 

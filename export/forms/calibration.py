@@ -11,7 +11,7 @@ from trimtab.artifacts.errors import InputError
 from trimtab.data.pair import Pair
 from trimtab.data.read import read_pairs
 from trimtab.data.render import render, render_pair
-from trimtab.recipes.schema import CalibrationSection
+from trimtab.recipes.export import CalibrationSection
 
 _GENERAL = "general_text.jsonl"
 _FEWEST_TOKENS = 10  # GPTQModel drops shorter samples

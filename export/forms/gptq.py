@@ -10,7 +10,7 @@ from typing import Any
 
 from trimtab.artifacts.errors import InputError
 from trimtab.export.checkpoint.tensor_files import Checkpoint
-from trimtab.recipes.schema import GptqSection
+from trimtab.recipes.export import GptqSection
 
 # GPTQModel's worker pools need two at least, also on a machine of two cores.
 os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(max(2, (os.cpu_count() or 2) // 2)))

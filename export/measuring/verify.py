@@ -10,7 +10,7 @@ from trimtab.data.pair import Pair
 from trimtab.data.render import render_pair
 from trimtab.export.measuring.measure import Drift, measure
 from trimtab.export.measuring.subjects import Subject, open_subject
-from trimtab.recipes.schema import DriftLimits, VerifySection
+from trimtab.recipes.export import DriftLimits, VerifySection
 
 _MERGED = {"model", "merged"}  # without a manifest a merged model is just a model
 _SAMPLED = 4  # pairs that tokenizers are compared on where a vocabulary is out of sight

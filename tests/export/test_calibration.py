@@ -10,7 +10,7 @@ from trimtab.data.pair import Pair
 from trimtab.data.read import read_pairs
 from trimtab.data.render import render_pair
 from trimtab.export.forms.calibration import calibration_tokens
-from trimtab.recipes.schema import CalibrationSection
+from trimtab.recipes.export import CalibrationSection
 
 TRAIN = read_pairs("sample/train")[:40]
 SECTION = CalibrationSection(samples=16, general_samples=4, max_length=64)

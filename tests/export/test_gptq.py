@@ -12,7 +12,7 @@ from trimtab.artifacts.errors import InputError
 from trimtab.artifacts.manifest import file_sums
 from trimtab.export.forms.gptq import check_shapes, quantize
 from trimtab.export.forms.gptq_format import dequantized_tensors, load_dequantized
-from trimtab.recipes.schema import GptqSection
+from trimtab.recipes.export import GptqSection
 
 SAMPLES = 24
 

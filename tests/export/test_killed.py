@@ -19,7 +19,7 @@ from trimtab.artifacts.manifest import read_manifest
 from trimtab.export.by_directory import merge_directory, quantize_directory
 from trimtab.export.inspect import inspect
 from trimtab.export.quantized import Form
-from trimtab.recipes.schema import ExportSection, GptqSection
+from trimtab.recipes.export import ExportSection, GptqSection
 
 pytestmark = pytest.mark.slow
 

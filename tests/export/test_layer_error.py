@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from trimtab.artifacts.errors import InputError
 from trimtab.export.forms.layer_error import LayerError, layer_errors, plot_layer_errors
-from trimtab.recipes.schema import GptqSection
+from trimtab.recipes.export import GptqSection
 
 
 @pytest.fixture(scope="module")

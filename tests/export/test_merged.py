@@ -16,7 +16,8 @@ from trimtab.cli.main import main
 from trimtab.data.resolve import resolve
 from trimtab.export.by_directory import merge_directory
 from trimtab.export.inspect import inspect
-from trimtab.recipes.schema import DataSection, ExportSection
+from trimtab.recipes.export import ExportSection
+from trimtab.recipes.schema import DataSection
 
 SECTION = ExportSection.model_validate({"merged_kl": 1, "verify": {"pairs": 2, "answers": 0}})
 

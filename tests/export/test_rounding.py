@@ -15,7 +15,7 @@ from trimtab.export.checkpoint.model_files import copy_tokenizer
 from trimtab.export.checkpoint.tensor_files import Checkpoint
 from trimtab.export.merging.merge import check_merge, merge
 from trimtab.export.merging.rounding import Rounding, stochastic
-from trimtab.recipes.schema import ExportSection
+from trimtab.recipes.export import ExportSection
 
 TYPES = (torch.bfloat16, torch.float16)
 
