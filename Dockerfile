@@ -1,5 +1,6 @@
 # CPU image: the command line with vLLM's CPU build. Serves a run that is mounted at /data/runs.
 #   docker build -t trimtab .
+#   docker run --rm --user "$(id -u)" -v "$PWD/runs:/data/runs" trimtab keys new --name NAME
 #   docker run --rm --user "$(id -u)" -p 127.0.0.1:8000:8000 -v "$PWD/runs:/data/runs" trimtab
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
@@ -20,7 +21,7 @@ COPY . .
 RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM ${BASE}
-ENV PYTHONUNBUFFERED=1 TRIMTAB_HOME=/data/cache HOME=/tmp
+ENV PYTHONUNBUFFERED=1 TRIMTAB_HOME=/data/cache TRIMTAB_KEYS=/data/runs/.keys/keys.sqlite HOME=/tmp
 RUN useradd --uid 10001 trimtab && mkdir -p /data/cache /data/runs && chown -R trimtab /data
 COPY --from=build /opt/venv /opt/venv
 COPY recipes/ /opt/trimtab/recipes/
@@ -30,4 +31,4 @@ EXPOSE 8000
 HEALTHCHECK --interval=15s --start-period=180s --retries=3 CMD ["/opt/venv/bin/python", "-c", \
     "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/ready', timeout=5)"]
 ENTRYPOINT ["/opt/venv/bin/trimtab"]
-CMD ["serve", "/opt/trimtab/recipes/quickstart.yaml", "serve.host=0.0.0.0"]
+CMD ["serve", "/opt/trimtab/recipes/quickstart.yaml", "serve.host=0.0.0.0", "serve.keys=true"]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import httpx
 
+from trimtab.artifacts.endpoint_key import API_KEY, authorization
 from trimtab.artifacts.errors import GateError, InputError
 from trimtab.artifacts.manifest import read_manifest
 from trimtab.recipes.schema import Recipe
@@ -33,7 +34,9 @@ def running_endpoint(recipe: Recipe, path: str, overrides: list[str]) -> Iterato
 def _serves_this_run(recipe: Recipe) -> bool:
     """True when the address serves this run's artifacts; False when nothing listens there."""
     try:
-        answer = httpx.get(f"{recipe.serve.url}/models", timeout=5)
+        answer = httpx.get(f"{recipe.serve.url}/models", headers=authorization(), timeout=5)
+        if answer.status_code == 401:
+            raise InputError(f"the endpoint at {recipe.serve.url} needs a key: give it as {API_KEY}")
         served = {model["id"]: model["digest"] for model in answer.json()["data"]}
     except httpx.ConnectError:
         return False

@@ -12,6 +12,7 @@ from types import FrameType
 from trimtab.cli import commands
 from trimtab.cli.data_arguments import add_data_commands
 from trimtab.cli.export_commands import add_export
+from trimtab.cli.key_commands import add_keys
 from trimtab.cli.sweep_commands import add_sweep
 from trimtab.cli.train_commands import add_advise
 
@@ -33,6 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     text = "merge and quantise a recipe's arms; or merge, quantize, verify, inspect, push on directories"
     add_export(add("export", help=text))
+
+    add_keys(add("keys", help="keys of the endpoint: new, list, revoke"))
 
     for name, text in (
         ("train", "train the recipe's arms: one adapter each"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from openai import APIError, AsyncOpenAI
 from tqdm import tqdm
 
+from trimtab.artifacts.endpoint_key import api_key
 from trimtab.artifacts.errors import GateError
 from trimtab.data.pair import Pair
 from trimtab.data.style import style_faults
@@ -36,7 +37,7 @@ async def _collect(
     base_url: str, arms: tuple[str, ...], pairs: list[Pair], section: CompareSection, seed: int
 ) -> dict[str, list[Answer]]:
     places = {arm: asyncio.Semaphore(section.concurrency) for arm in arms}
-    async with AsyncOpenAI(base_url=base_url, api_key="none", timeout=600, max_retries=0) as client:
+    async with AsyncOpenAI(base_url=base_url, api_key=api_key() or "none", timeout=600, max_retries=0) as client:
         with tqdm(total=len(arms) * len(pairs), desc="answers", unit="answer", dynamic_ncols=True) as bar:
 
             async def ask(arm: str, pair: Pair) -> Answer:

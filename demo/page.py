@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 from openai import AsyncOpenAI
 
+from trimtab.artifacts.endpoint_key import api_key
 from trimtab.data.pair import Pair
 from trimtab.data.style import style_faults
 from trimtab.demo.stream import Progress, stream_answer
@@ -19,7 +20,7 @@ _EMPTY = "*Ask something, or pick an example.*"
 
 def build(base_url: str, arms: tuple[str, ...], examples: list[Pair], max_tokens: int = 160) -> gr.Blocks:
     """The page as Gradio Blocks, over the endpoint at ``base_url`` (ending in ``/v1``)."""
-    client = AsyncOpenAI(base_url=base_url, api_key="none", timeout=300, max_retries=0)
+    client = AsyncOpenAI(base_url=base_url, api_key=api_key() or "none", timeout=300, max_retries=0)
     with gr.Blocks(title="Trimtab: compare", fill_width=True, analytics_enabled=False) as page:
         gr.Markdown("# Trimtab\nOne prompt, every arm, side by side.", elem_id="head")
         with gr.Row(equal_height=True, elem_id="ask"):

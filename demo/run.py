@@ -5,6 +5,7 @@ import threading
 
 import httpx
 
+from trimtab.artifacts.endpoint_key import API_KEY, authorization
 from trimtab.artifacts.errors import InputError
 from trimtab.data.resolve import resolve
 from trimtab.recipes.schema import Recipe
@@ -48,7 +49,9 @@ def demo(recipe: Recipe) -> int:
 def served_arms(base_url: str) -> tuple[str, ...]:
     """The endpoint's models, aligned arms first and base last. InputError when it does not answer."""
     try:
-        answer = httpx.get(f"{base_url}/models", timeout=10)
+        answer = httpx.get(f"{base_url}/models", headers=authorization(), timeout=10)
+        if answer.status_code == 401:
+            raise InputError(f"the endpoint at {base_url} needs a key: give it as {API_KEY}")
         answer.raise_for_status()
         names = [model["id"] for model in answer.json()["data"]]
     except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:

@@ -9,13 +9,13 @@ from trimtab.artifacts.base_model import EMBEDDED
 from trimtab.artifacts.served import ServedKind, served_kind
 from trimtab.data.source import Source
 from trimtab.recipes.export import ExportSection
-from trimtab.recipes.section import Count, Positive, Section
+from trimtab.recipes.section import Count, Port, Positive, Section
+from trimtab.recipes.serve import ServeSection
 from trimtab.recipes.sweep import SweepSection
 
 TrainedArm = Literal["sft", "dpo", "sft-dpo", "orpo"]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(gt=0, le=100)]
-Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class ModelSection(Section):
@@ -158,29 +158,6 @@ class TrainSection(Section):
         if name == "sft-dpo" and not self.sft_dpo:
             section = section.model_copy(update={"ref_model": None})
         return section
-
-
-class ServeSection(Section):
-    """The endpoint.
-
-    ``probe_limit``: mean absolute difference in nats a token from the manifest's probe, which was computed in
-    float32; twice that for NF4, whose kernels round more than GPTQ's.
-    """
-
-    host: str = "127.0.0.1"
-    port: Port = 8000
-    mode: Literal["release", "adapters"] = "release"
-    max_model_len: Annotated[int, Field(ge=128)] = 2048
-    max_num_seqs: Count = 16
-    kv_cache_gib: Count = 1
-    startup_timeout: Positive = 600
-    probe_limit: Positive = 0.1
-
-    @property
-    def url(self) -> str:
-        """The endpoint's base URL."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}/v1"
 
 
 class DemoSection(Section):

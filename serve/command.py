@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trimtab.artifacts.resources import gpu_names
-from trimtab.recipes.schema import ServeSection
+from trimtab.recipes.serve import ServeSection
 
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
 

@@ -1,19 +1,24 @@
-"""The one endpoint over all engines: routes by ``model``, passes requests and answers through untouched."""
+"""The one endpoint over all engines: guards, routes by ``model``, passes requests and answers on untouched."""
 
-import json
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
-import httpx
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from trimtab.recipes.serve import RequestLimits
 from trimtab.serve.engine import EngineProcess
+from trimtab.serve.errors import Refused
+from trimtab.serve.forward import forward
+from trimtab.serve.keys import Key, KeyStore
+from trimtab.serve.rates import Rates
+from trimtab.serve.requests import check_request
+from trimtab.serve.usage import Usage
 
-MAX_BODY = 4 << 20
+_CLOSE = {"Connection": "close"}
 
 
 @dataclass(frozen=True)
@@ -25,8 +30,18 @@ class Served:
     digest: str
 
 
-def build_front(models: dict[str, Served]) -> Starlette:
-    """The ASGI application. A model whose engine is not ready answers 503."""
+@dataclass(frozen=True)
+class Guard:
+    """Who may ask, and for how much. ``keys``: None where no key is needed."""
+
+    limits: RequestLimits
+    keys: KeyStore | None = None
+    rates: Rates | None = None
+
+
+def build_front(models: dict[str, Served], guard: Guard) -> Starlette:
+    """The ASGI application. A model whose engine is not ready answers 503; a path that is not listed here, 404."""
+    in_work = _InWork(guard.limits.streams)
 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "alive"})
@@ -38,6 +53,7 @@ def build_front(models: dict[str, Served]) -> Starlette:
         )
 
     async def list_models(request: Request) -> Response:
+        key = _key(request, guard)
         data = [
             {
                 "id": name,
@@ -48,29 +64,42 @@ def build_front(models: dict[str, Served]) -> Starlette:
                 "digest": served.digest,
             }
             for name, served in models.items()
-            if served.engine.ready
+            if served.engine.ready and (key is None or key.opens(name))
         ]
         return JSONResponse({"object": "list", "data": data})
 
     async def completions(request: Request) -> Response:
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY:
-                return _error(413, f"the request body is larger than {MAX_BODY >> 20} MiB")
+        key = _key(request, guard)
+        body = await _body(request, guard.limits.body_mib << 20)
+        asked = check_request(body, guard.limits)
+        open_models = [name for name in models if key is None or key.opens(name)]
+        if asked.model not in open_models:
+            known = ", ".join(open_models)
+            raise Refused(
+                404, f"the model {asked.model!r} does not exist; there are: {known}", code="model_not_found"
+            )
+        engine = models[asked.model].engine
+        if not engine.ready:
+            raise Refused(503, f"the engine of {asked.model!r} is not ready", code="engine_not_ready")
+        if key and guard.rates:
+            await guard.rates.admit(key)
+        caller, usage = key.id if key else "", Usage(asked.characters)
+        in_work.enter(caller)
         try:
-            name = json.loads(body)["model"]
-        except (ValueError, KeyError, TypeError):
-            return _error(400, "the body must be a JSON object with a `model`", param="model")
-        served = models.get(name) if isinstance(name, str) else None
-        if served is None:
-            known = ", ".join(models)
-            return _error(404, f"the model {name!r} does not exist; there are: {known}", code="model_not_found")
-        if not served.engine.ready:
-            return _error(503, f"the engine of {name!r} is not ready", code="engine_not_ready")
-        return await _forward(served.engine.client, request.url.path, bytes(body), name)
+            answer = await forward(request, engine.client, body, asked.model, usage.see)
+        except BaseException:
+            in_work.leave(caller)
+            raise
 
-    return Starlette(
+        async def ended() -> None:
+            in_work.leave(caller)
+            if key and guard.rates and answer.status_code < 400:
+                await guard.rates.spend(key, usage.tokens)
+
+        answer.ended = ended
+        return answer
+
+    front = Starlette(
         routes=[
             Route("/health", health),
             Route("/ready", ready),
@@ -78,32 +107,77 @@ def build_front(models: dict[str, Served]) -> Starlette:
             Route("/v1/chat/completions", completions, methods=["POST"]),
             Route("/v1/completions", completions, methods=["POST"]),
         ],
-        exception_handlers={404: _not_found, 405: _not_found},
+        exception_handlers={Refused: _refused, HTTPException: _not_here, Exception: _failed},
     )
+    front.router.redirect_slashes = False
+    return front
 
 
-async def _forward(client: httpx.AsyncClient, path: str, body: bytes, name: str) -> Response:
-    """Send the body on and stream the answer's bytes back as they come."""
-    upstream = client.build_request("POST", path, content=body, headers={"content-type": "application/json"})
+class _InWork:
+    """How many requests of each key are in work."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._now: Counter[str] = Counter()
+
+    def enter(self, caller: str) -> None:
+        """One more. Refused (429) past the limit."""
+        if self._now[caller] >= self._most:
+            raise Refused(
+                429,
+                f"{self._most} requests are in work already; try again when one has ended",
+                code="rate_limit_exceeded",
+                headers={"Retry-After": "1"},
+            )
+        self._now[caller] += 1
+
+    def leave(self, caller: str) -> None:
+        """One less."""
+        self._now[caller] -= 1
+        if not self._now[caller]:
+            del self._now[caller]
+
+
+def _key(request: Request, guard: Guard) -> Key | None:
+    """The key of a request, None where none is needed. Refused (401) without a valid one."""
+    if guard.keys is None:
+        return None
+    given = request.headers.getlist("authorization")
+    scheme, _, text = (given[0] if len(given) == 1 else "").partition(" ")
+    key = guard.keys.find(text.strip()) if scheme.lower() == "bearer" else None
+    if key is None:
+        raise Refused(
+            401,
+            "no valid key was given: send `Authorization: Bearer KEY`",
+            code="invalid_api_key",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    return key
+
+
+async def _body(request: Request, most: int) -> bytes:
+    body = bytearray()
     try:
-        answer = await client.send(upstream, stream=True)
-    except httpx.TransportError:
-        return _error(503, f"the engine of {name!r} does not answer", code="engine_down")
-    return StreamingResponse(
-        answer.aiter_raw(),
-        answer.status_code,
-        media_type=answer.headers.get("content-type"),
-        background=BackgroundTask(answer.aclose),
-    )
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                raise Refused(
+                    413, f"the request body is larger than {most >> 20} MiB", headers={"Connection": "close"}
+                )
+    except ClientDisconnect as gone:
+        raise Refused(400, "the client left before its request was whole") from gone
+    return bytes(body)
 
 
-async def _not_found(request: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)  # noqa: S101 (for the type checker)
+    return error.response()
+
+
+async def _not_here(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
-    return _error(status, f"{request.method} {request.url.path} is not served here")
+    return Refused(status, f"{request.method} {request.url.path} is not served here").response()
 
 
-def _error(status: int, message: str, *, code: str | None = None, param: str | None = None) -> Response:
-    """An error in OpenAI's own form."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    error: dict[str, Any] = {"message": message, "type": kind, "param": param, "code": code}
-    return JSONResponse({"error": error}, status)
+async def _failed(request: Request, error: Exception) -> Response:
+    return Refused(500, "the endpoint failed; its log says how").response()

@@ -4,21 +4,26 @@ import asyncio
 import contextlib
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from trimtab.artifacts.base_model import resolve_model
 from trimtab.artifacts.errors import GateError, InputError
 from trimtab.artifacts.manifest import Manifest
 from trimtab.artifacts.resources import MIB, directory_size, require_memory
-from trimtab.recipes.schema import Recipe, ServeSection
+from trimtab.recipes.schema import Recipe
+from trimtab.recipes.serve import ServeSection
 from trimtab.serve.command import Engine, detect_hardware, engine_command, engine_environment
 from trimtab.serve.engine import EngineProcess
-from trimtab.serve.front import Served, build_front
+from trimtab.serve.front import Guard, Served, build_front
+from trimtab.serve.keys import KeyStore, default_store
+from trimtab.serve.rates import Rates
 from trimtab.serve.verify import probe_limit, verify_artifact, verify_engine
 
 _ENGINE_MEMORY = 2600 * MIB  # API server, engine core and worker of one CPU engine, without weights and cache
@@ -30,11 +35,22 @@ Mode = Literal["release", "adapters"]
 def serve(recipe: Recipe, mode: Mode) -> int:
     """Serve every arm of the recipe until SIGINT or SIGTERM; 0 then. GateError if an engine fails its check."""
     section = recipe.serve
+    guard = make_guard(section)
     with TemporaryDirectory(prefix="trimtab-") as sockets, listening(section.host, section.port) as listener:
         engines = plan(recipe, mode, Path(sockets))
         manifests = {name: verify_artifact(path) for engine in engines for name, path in engine.served.items()}
         processes = _processes(recipe, engines)
-        return asyncio.run(_serve(section, processes, manifests, listener))
+        return asyncio.run(_serve(section, guard, processes, manifests, listener))
+
+
+def make_guard(section: ServeSection) -> Guard:
+    """The guard of the section. InputError when keys or rates have no place to be kept."""
+    if not section.keys:
+        return Guard(section.limits)
+    store = KeyStore(Path(section.key_store).expanduser() if section.key_store else default_store())
+    if not any(key.state(time.time()) == "valid" for key in store.all()):
+        print(f"no key in {store.path} is valid, so nobody can ask: trimtab keys new --name NAME", flush=True)
+    return Guard(section.limits, store, Rates(section.rate_storage))
 
 
 def plan(recipe: Recipe, mode: Mode, sockets: Path) -> list[Engine]:
@@ -103,6 +119,21 @@ def _processes(recipe: Recipe, engines: list[Engine]) -> list[EngineProcess]:
     ]
 
 
+def make_server(front: ASGIApp) -> uvicorn.Server:
+    """uvicorn for the front: HTTP alone, no word of a proxy believed, nothing said of itself."""
+    return _Server(
+        uvicorn.Config(
+            front,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=_DRAIN,
+            ws="none",
+            proxy_headers=False,
+            server_header=False,
+        )
+    )
+
+
 class _Server(uvicorn.Server):
     """uvicorn without its own signal handlers: the engines are stopped after it, by us."""
 
@@ -114,6 +145,7 @@ class _Server(uvicorn.Server):
 
 async def _serve(
     section: ServeSection,
+    guard: Guard,
     processes: list[EngineProcess],
     manifests: dict[str, Manifest],
     listener: socket.socket,
@@ -123,9 +155,8 @@ async def _serve(
         for process in processes
         for name in process.engine.served
     }
-    front = build_front(models)
-    config = uvicorn.Config(front, log_level="warning", access_log=False, timeout_graceful_shutdown=_DRAIN)
-    server = _Server(config)
+    front = build_front(models, guard)
+    server = make_server(front)
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)

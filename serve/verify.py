@@ -7,7 +7,7 @@ import httpx
 from trimtab.artifacts.errors import GateError
 from trimtab.artifacts.manifest import Manifest, Probe, read_manifest, verify_files
 from trimtab.artifacts.probe import probe_difference
-from trimtab.recipes.schema import ServeSection
+from trimtab.recipes.serve import ServeSection
 
 
 def verify_artifact(directory: Path) -> Manifest:

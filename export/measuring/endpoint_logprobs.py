@@ -5,7 +5,6 @@ https://docs.vllm.ai/en/stable/serving/openai_compatible_server/ (extra paramete
 """
 
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,12 +12,12 @@ import httpx
 import torch
 from torch import Tensor
 
+from trimtab.artifacts.endpoint_key import API_KEY, api_key, authorization
 from trimtab.artifacts.errors import GateError, InputError
 from trimtab.export.measuring.answers import Answer
 from trimtab.export.measuring.distributions import Distributions
 from trimtab.export.measuring.local_model import leading, until
 
-KEY = "OPENAI_API_KEY"
 WHOLE = -1  # log-probabilities of the whole vocabulary: about 4 MB a token
 _AT_ONCE = 4
 _FORM = "http://HOST:PORT/v1#MODEL"
@@ -116,17 +115,14 @@ def open_endpoint(place: str, top: int) -> Endpoint:
     one is needed, comes from ``OPENAI_API_KEY``. InputError when it cannot be reached or has no such model."""
     url, _, name = place.partition("#")
     url = url.rstrip("/")
-    key = os.environ.get(KEY)
-    client = httpx.Client(
-        headers={"authorization": f"Bearer {key}"} if key else {}, timeout=httpx.Timeout(900, connect=10)
-    )
+    client = httpx.Client(headers=authorization(), timeout=httpx.Timeout(900, connect=10))
     try:
         response = client.get(f"{url}/models", timeout=30)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise InputError(f"{place}: no endpoint answers there ({error}); start it, or give {_FORM}") from error
     if response.status_code in (401, 403):
-        given = "the key in" if key else "no key was given: set"
-        raise InputError(f"{place}: not allowed ({response.status_code}); {given} {KEY}")
+        given = "the key in" if api_key() else "no key was given: set"
+        raise InputError(f"{place}: not allowed ({response.status_code}); {given} {API_KEY}")
     try:
         served = [str(model["id"]) for model in response.json()["data"]]
     except (ValueError, KeyError, TypeError) as error:

@@ -171,7 +171,7 @@ def test_double_quantisation_is_refused_on_reading(tiny_model: Path, tmp_path: P
 def test_vllm_answers_as_measured(embedded: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    from trimtab.recipes.schema import ServeSection
+    from trimtab.recipes.serve import ServeSection
     from trimtab.serve.command import Engine, Hardware, engine_command, engine_environment
     from trimtab.serve.engine import EngineProcess
     from trimtab.serve.verify import verify_engine

@@ -26,7 +26,7 @@ from trimtab.export.measuring.measure import Drift
 from trimtab.export.measuring.verify import checks, verify
 from trimtab.export.merging.merge import check_merge, merge
 from trimtab.recipes.export import DriftLimits, VerifySection
-from trimtab.recipes.schema import ServeSection
+from trimtab.recipes.serve import ServeSection
 from trimtab.serve.command import Engine, Hardware, engine_command, engine_environment
 
 PAIRS = read_pairs("sample/heldout")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from trimtab.recipes.load import load_recipe
-from trimtab.recipes.schema import ServeSection
+from trimtab.recipes.serve import ServeSection
 from trimtab.serve.command import (
     Engine,
     Hardware,

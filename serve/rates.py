@@ -1,0 +1,57 @@
+"""Requests and tokens a minute, by key, kept in memory or in a Redis that several fronts share."""
+
+import math
+import time
+from typing import Any
+
+from limits import RateLimitItemPerMinute
+from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
+from limits.storage import storage_from_string
+
+from trimtab.artifacts.errors import InputError
+from trimtab.serve.errors import Refused
+from trimtab.serve.keys import Key
+
+
+class Rates:
+    """Counts what keys use. ``storage``: ``memory://``, or ``redis://HOST:PORT/DB`` and other places that the
+    ``limits`` library knows."""
+
+    def __init__(self, storage: str = "memory://") -> None:
+        try:
+            kept: Any = storage_from_string(f"async+{storage}")
+            self._requests = MovingWindowRateLimiter(kept)
+            self._tokens = FixedWindowRateLimiter(kept)
+        except Exception as error:  # the library raises what its drivers raise
+            raise InputError(
+                f"serve.rate_storage={storage.partition('@')[2] or storage} cannot be used: {error}; "
+                "give memory:// or redis://HOST:PORT/DB"
+            ) from error
+
+    async def admit(self, key: Key) -> None:
+        """Count one request; Refused (429) when the key has used up its requests or tokens of this minute."""
+        if key.tpm is not None:
+            item = RateLimitItemPerMinute(key.tpm)
+            if not await self._tokens.test(item, "tokens", key.id):
+                stats = await self._tokens.get_window_stats(item, "tokens", key.id)
+                raise _over("tokens", key.tpm, stats.reset_time)
+        if key.rpm is not None:
+            item = RateLimitItemPerMinute(key.rpm)
+            if not await self._requests.hit(item, "requests", key.id):
+                stats = await self._requests.get_window_stats(item, "requests", key.id)
+                raise _over("requests", key.rpm, stats.reset_time)
+
+    async def spend(self, key: Key, tokens: int) -> None:
+        """Count the tokens of an answer, prompt included. The last request of a minute may go past the limit."""
+        if key.tpm is not None and tokens > 0:
+            await self._tokens.hit(RateLimitItemPerMinute(key.tpm), "tokens", key.id, cost=tokens)
+
+
+def _over(what: str, limit: int, reset: float) -> Refused:
+    wait = max(1, math.ceil(reset - time.time()))
+    return Refused(
+        429,
+        f"this key's limit of {limit} {what} a minute is reached; try again in {wait} s",
+        code="rate_limit_exceeded",
+        headers={"Retry-After": str(wait)},
+    )
