@@ -3,7 +3,7 @@
 import ipaddress
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from trimtab.recipes.section import Count, Port, Positive, Section
 
@@ -47,6 +47,13 @@ class ServeSection(Section):
     key_store: str | None = None
     rate_storage: str = "memory://"
     limits: RequestLimits = RequestLimits()
+
+    @field_validator("rate_storage")
+    @classmethod
+    def _no_password(cls, value: str) -> str:
+        if "@" in value:
+            raise ValueError("a password does not belong in a recipe: give the address as TRIMTAB_RATE_STORAGE")
+        return value
 
     @model_validator(mode="after")
     def _closed_to_strangers(self) -> "ServeSection":

@@ -18,15 +18,17 @@ class Rates:
     ``limits`` library knows."""
 
     def __init__(self, storage: str = "memory://") -> None:
+        options = {"implementation": "redispy"} if storage.startswith("redis") else {}
         try:
-            kept: Any = storage_from_string(f"async+{storage}")
+            kept: Any = storage_from_string(f"async+{storage}", **options)
             self._requests = MovingWindowRateLimiter(kept)
             self._tokens = FixedWindowRateLimiter(kept)
         except Exception as error:  # the library raises what its drivers raise
+            shown = storage.rpartition("@")[2]  # without its password
             raise InputError(
-                f"serve.rate_storage={storage.partition('@')[2] or storage} cannot be used: {error}; "
-                "give memory:// or redis://HOST:PORT/DB"
-            ) from error
+                f"serve.rate_storage={shown} cannot be used: {str(error).replace(storage, shown)}; "
+                "give memory://, or redis://HOST:PORT/DB and have its client: pip install trimtab[redis]"
+            ) from None
 
     async def admit(self, key: Key) -> None:
         """Count one request; Refused (429) when the key has used up its requests or tokens of this minute."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import time
@@ -50,7 +51,7 @@ def make_guard(section: ServeSection) -> Guard:
     store = KeyStore(Path(section.key_store).expanduser() if section.key_store else default_store())
     if not any(key.state(time.time()) == "valid" for key in store.all()):
         print(f"no key in {store.path} is valid, so nobody can ask: trimtab keys new --name NAME", flush=True)
-    return Guard(section.limits, store, Rates(section.rate_storage))
+    return Guard(section.limits, store, Rates(os.environ.get("TRIMTAB_RATE_STORAGE") or section.rate_storage))
 
 
 def plan(recipe: Recipe, mode: Mode, sockets: Path) -> list[Engine]:

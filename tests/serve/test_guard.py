@@ -12,6 +12,7 @@ import httpx
 import pytest
 from stand_in_engine import StandIn, fronted
 
+from trimtab.artifacts.errors import InputError
 from trimtab.recipes.serve import RequestLimits, ServeSection
 from trimtab.serve.front import Guard
 from trimtab.serve.keys import KeyStore
@@ -234,3 +235,12 @@ def test_other_machines_need_keys() -> None:
         with pytest.raises(ValueError, match="trimtab keys new"):
             ServeSection(host=host)
         assert not ServeSection(host=host, keys=True).on_loopback
+
+
+def test_a_place_for_rates_that_cannot_be_used_is_named_without_its_password() -> None:
+    for place in ("nonsense://user:secret@h/0", "redis://:secret@h:6379/nodatabase"):
+        with pytest.raises(InputError, match=r"serve\.rate_storage=h[:/].* cannot be used") as refused:
+            Rates(place)
+        assert "secret" not in str(refused.value)
+    with pytest.raises(ValueError, match="TRIMTAB_RATE_STORAGE"):
+        ServeSection(rate_storage="redis://:secret@h:6379/0")
