@@ -18,8 +18,6 @@ from trimtab.serve.rates import Rates
 from trimtab.serve.requests import check_request
 from trimtab.serve.usage import Usage
 
-_CLOSE = {"Connection": "close"}
-
 
 @dataclass(frozen=True)
 class Served:

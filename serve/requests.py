@@ -5,6 +5,7 @@ makes one request cost as many do, makes a server fetch from an address, or run 
 """
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -33,7 +34,6 @@ class Asked:
     """What the endpoint itself needs to know of a request. ``characters``: of its prompts, token ids as four."""
 
     model: str
-    stream: bool
     characters: int
 
 
@@ -59,7 +59,11 @@ def check_request(body: bytes, limits: RequestLimits) -> Asked:
         "prompt_logprobs": limits.logprobs,
     }.items():
         value = asked.get(field)
-        if most is not None and isinstance(value, int | float) and not isinstance(value, bool) and value > most:
+        if value is None:
+            continue
+        if not isinstance(value, int | float):  # an engine would read "5" as 5
+            raise Refused(400, f"`{field}` must be a number", param=field)
+        if most is not None and value > most:
             raise Refused(400, f"`{field}` is {value}, {most} at most is allowed", param=field)
         if field == "prompt_logprobs" and value == -1:  # vLLM's word for the whole vocabulary
             raise Refused(400, f"`{field}` is -1, 0 to {limits.logprobs} is allowed", param=field)
@@ -67,7 +71,7 @@ def check_request(body: bytes, limits: RequestLimits) -> Asked:
     if isinstance(stop, list) and len(stop) > limits.stop:
         raise Refused(400, f"`stop` has {len(stop)} entries, {limits.stop} at most are allowed", param="stop")
     characters = _check_prompt(asked, limits)
-    return Asked(model, asked.get("stream") is True, characters)
+    return Asked(model, characters)
 
 
 def _parsed(body: bytes) -> dict[str, Any]:
@@ -82,8 +86,15 @@ def _parsed(body: bytes) -> dict[str, Any]:
     def refused(word: str) -> NoReturn:
         raise ValueError(f"{word} is not JSON")
 
+    def finite(number: str) -> float:
+        value = float(number)
+        return value if math.isfinite(value) else refused(number)
+
     try:
-        asked = json.loads(body.decode("utf-8"), object_pairs_hook=once, parse_constant=refused)
+        text = body.decode("utf-8")
+        asked = json.loads(text, object_pairs_hook=once, parse_constant=refused, parse_float=finite)
+        if "\\ud" in text.lower():  # halves of a surrogate pair alone are no text
+            json.dumps(asked, ensure_ascii=False).encode()
     except RecursionError as error:
         raise Refused(400, "the body is nested too deeply") from error
     except ValueError as error:

@@ -33,16 +33,14 @@ def check(**fields: Any) -> Any:
         {"messages": TEXT, "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}},
         {"messages": TEXT, "chat_template_kwargs": {"enable_thinking": False}, "chat_template": None},
         {"messages": [{"role": "assistant", "content": None, "tool_calls": []}, {"role": "tool", "content": "1"}]},
-        {"prompt": "a"},
+        {"prompt": "\U0001f600"},
         {"prompt": [1, 2, 3], "prompt_logprobs": 20, "logprobs": 5},
         {"prompt": ["a", "b"], "echo": True, "use_beam_search": False},
         {"prompt": [[1, 2], [3]]},
     ],
 )
 def test_what_clients_send_passes(fields: dict[str, Any]) -> None:
-    asked = check(**fields)
-    assert asked.model == "orpo"
-    assert asked.stream is fields.get("stream", False)
+    assert check(**fields).model == "orpo"
 
 
 @pytest.mark.parametrize(
@@ -60,6 +58,8 @@ def test_what_clients_send_passes(fields: dict[str, Any]) -> None:
         ({"max_completion_tokens": 1e9}, "`max_completion_tokens`"),
         ({"min_tokens": 101}, "`min_tokens`"),
         ({"n": 5}, "`n` is 5, 4 at most"),
+        ({"n": "5"}, "`n` must be a number"),
+        ({"max_tokens": [5]}, "`max_tokens` must be a number"),
         ({"best_of": 5}, "`best_of`"),
         ({"logprobs": 21}, "`logprobs`"),
         ({"top_logprobs": 21}, "`top_logprobs`"),
@@ -106,6 +106,8 @@ def test_media_is_refused_wherever_it_stands(part: dict[str, Any]) -> None:
         (b'{"model": "orpo", "n": 1, "messages": [{"role": "a", "role": "b"}]}', "stands twice"),
         (b'{"model": "orpo", "temperature": NaN}', "NaN is not JSON"),
         (b'{"model": "orpo", "n": Infinity}', "Infinity is not JSON"),
+        (b'{"model": "orpo", "temperature": 1e999}', "1e999 is not JSON"),
+        (b'{"model": "orpo", "prompt": "\\uD83d"}', "not JSON"),
         (b"\xff\xfe{}", "not JSON"),
         (b'{"model": "orpo"} {}', "not JSON"),
         (b"", "not JSON"),
