@@ -28,9 +28,11 @@ class RequestLimits(Section):
 class ServeSection(Section):
     """The endpoint.
 
-    ``keys``: whether requests need a key (``trimtab keys``); without, only loopback is listened on. ``key_store``:
-    their file, by default ``TRIMTAB_KEYS`` or ``~/.config/trimtab/keys.sqlite``. ``rate_storage``: where requests
-    and tokens a minute are counted, ``redis://HOST:PORT/DB`` for several endpoints that share limits.
+    ``canary_seconds``: between two probes of an engine that is ready; one that answers otherwise, or not within
+    ``canary_timeout`` seconds, is taken out and started again. ``keys``: whether requests need a key (``trimtab
+    keys``); without, only loopback is listened on. ``key_store``: their file, by default ``TRIMTAB_KEYS`` or
+    ``~/.config/trimtab/keys.sqlite``. ``rate_storage``: where requests and tokens a minute are counted,
+    ``redis://HOST:PORT/DB`` for several endpoints that share limits.
     ``probe_limit``: mean absolute difference in nats a token from the manifest's probe, which was computed in
     float32; twice that for NF4, whose kernels round more than GPTQ's.
     """
@@ -43,6 +45,8 @@ class ServeSection(Section):
     kv_cache_gib: Count = 1
     startup_timeout: Positive = 600
     probe_limit: Positive = 0.1
+    canary_seconds: Positive = 60
+    canary_timeout: Positive = 300
     keys: bool = False
     key_store: str | None = None
     rate_storage: str = "memory://"

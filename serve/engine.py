@@ -36,7 +36,7 @@ class EngineProcess:
         """Start the process in a session of its own; it gets SIGTERM if we die."""
         self.engine.socket.unlink(missing_ok=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("wb") as log:
+        with self.log.open("ab" if self._process else "wb") as log:
             self._process = subprocess.Popen(
                 self._command,
                 env=os.environ | self._environment,
@@ -68,7 +68,12 @@ class EngineProcess:
         raise GateError(f"engine {self.engine.name} did not start within {timeout:.0f} s (log: {self.log})")
 
     async def stop(self, grace: float = 15) -> None:
-        """SIGTERM, then after ``grace`` seconds SIGKILL, to the engine and all its children."""
+        """End it for good."""
+        await self.end(grace)
+        await self.client.aclose()
+
+    async def end(self, grace: float = 15) -> None:
+        """SIGTERM, then after ``grace`` seconds SIGKILL, to the engine and its children; it may start again."""
         self.ready = False
         if self._process and self._process.poll() is None:
             self._process.terminate()
@@ -79,7 +84,6 @@ class EngineProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             await asyncio.to_thread(self._process.wait)
-        await self.client.aclose()
         self.engine.socket.unlink(missing_ok=True)
 
     def _last_error(self) -> str:

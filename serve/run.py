@@ -25,7 +25,8 @@ from trimtab.serve.engine import EngineProcess
 from trimtab.serve.front import Guard, Served, build_front
 from trimtab.serve.keys import KeyStore, default_store
 from trimtab.serve.rates import Rates
-from trimtab.serve.verify import probe_limit, verify_artifact, verify_engine
+from trimtab.serve.supervise import Supervisor
+from trimtab.serve.verify import verify_artifact
 
 _ENGINE_MEMORY = 2600 * MIB  # API server, engine core and worker of one CPU engine, without weights and cache
 _DRAIN = 30  # seconds that streams in flight have after a signal
@@ -162,41 +163,34 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     serving = asyncio.create_task(server.serve([listener]))
-    work = asyncio.create_task(_bring_up(section, processes, manifests))
+    supervisors = [Supervisor(section, process, manifests) for process in processes]
+
+    async def up_and_kept_up() -> None:
+        await _bring_up(supervisors)
+        print(f"ready: {section.url} serves {', '.join(models)}", flush=True)
+        await _keep_up(supervisors)
+
+    work = asyncio.create_task(up_and_kept_up())
     stop = asyncio.create_task(stopped.wait())
     try:
         await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
         if not stop.done():
-            work.result()
-            print(f"ready: {section.url} serves {', '.join(models)}", flush=True)
-            await _watch(processes, stop)
+            await work
         return 0
     finally:
-        work.cancel()
         stop.cancel()
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
         server.should_exit = True
         await serving
         await asyncio.gather(*(process.stop() for process in processes))
 
 
-async def _bring_up(section: ServeSection, processes: list[EngineProcess], manifests: dict[str, Manifest]) -> None:
-    """Start all engines at once; each becomes ready when every model on it answers as its artifact."""
-    print(f"starting {len(processes)} engine(s); logs: {processes[0].log.parent}", flush=True)
-
-    async def one(process: EngineProcess) -> None:
-        process.start()
-        await process.wait_until_up(section.startup_timeout)
-        for name in process.engine.served:
-            limit = probe_limit(section, manifests[name].kind)
-            worst = await verify_engine(process.client, name, manifests[name], limit)
-            print(
-                f"{name}: answers as its {manifests[name].kind} artifact "
-                f"(probes differ by {worst:.3f} nats a token, limit {limit:g})",
-                flush=True,
-            )
-        process.ready = True
-
-    tasks = [asyncio.create_task(one(process)) for process in processes]
+async def _bring_up(supervisors: list[Supervisor]) -> None:
+    """Start all engines at once. GateError when one does not come up or does not answer as its artifacts."""
+    log = supervisors[0].process.log.parent
+    print(f"starting {len(supervisors)} engine(s); logs: {log}", flush=True)
+    tasks = [asyncio.create_task(supervisor.bring_up()) for supervisor in supervisors]
     try:
         await asyncio.gather(*tasks)
     finally:
@@ -204,13 +198,17 @@ async def _bring_up(section: ServeSection, processes: list[EngineProcess], manif
             task.cancel()
 
 
-async def _watch(processes: list[EngineProcess], stop: "asyncio.Task[bool]") -> None:
-    """Until ``stop``; an engine that ends is taken out. GateError when none is left."""
-    while not stop.done():
-        for process in processes:
-            if process.ready and process.exit_code is not None:
-                process.ready = False
-                print(f"engine {process.engine.name} ended (log: {process.log})", flush=True)
-        if not any(process.ready for process in processes):
-            raise GateError(f"no engine is left; logs: {processes[0].log.parent}")
-        await asyncio.wait({stop}, timeout=1)
+async def _keep_up(supervisors: list[Supervisor]) -> None:
+    """Keep every engine up; one that is given up leaves the others. GateError when none is left."""
+    tasks = [asyncio.create_task(supervisor.keep_up()) for supervisor in supervisors]
+    try:
+        for ended in asyncio.as_completed(tasks):
+            try:
+                await ended
+            except GateError as error:
+                print(error, flush=True)
+        raise GateError(f"no engine is left; logs: {supervisors[0].process.log.parent}")
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

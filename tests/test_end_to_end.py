@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from openai import OpenAI
+from openai import APIError, OpenAI
 
 from trimtab.artifacts.manifest import MANIFEST, read_manifest, verify_files
 
@@ -216,6 +217,39 @@ def test_adapters_mode_serves_all_arms_on_one_engine(run: Run) -> None:
         for arm in ARMS:
             answer = client.completions.create(model=arm, prompt="One, two,", max_tokens=3, temperature=0)
             assert answer.choices[0].text
+        check_a_killed_engine(client, engines[0], run)
+
+
+def check_a_killed_engine(client: OpenAI, engine: psutil.Process, run: Run) -> None:
+    """kill -9 under eight streams: each ends with an error, and the engine comes back and answers."""
+
+    def stream(arm: str) -> str:
+        pieces = client.completions.create(model=arm, prompt="One, two,", max_tokens=1500, stream=True, seed=1)
+        try:
+            for _ in pieces:
+                started_streams.put(arm)
+        except APIError as error:
+            return error.message
+        return "ended as if it were whole"
+
+    started_streams: queue.Queue[str] = queue.Queue()
+    with ThreadPoolExecutor(8) as pool:
+        streams = [pool.submit(stream, arm) for arm in (*ARMS, *ARMS, "orpo", "dpo")]
+        for _ in range(40):
+            started_streams.get(timeout=60)
+        engine.kill()
+        assert {stream.result(timeout=30) for stream in streams} == {
+            f"the engine of {arm!r} ended before its answer did" for arm in ARMS
+        }
+    address = f"http://127.0.0.1:{run.port}/ready"
+    assert httpx.get(address).status_code == 503
+    with pytest.raises(APIError, match="not ready"):
+        client.with_options(max_retries=0).completions.create(model="base", prompt="One,", max_tokens=1)
+    deadline = time.monotonic() + 200
+    while httpx.get(address).status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert client.completions.create(model="orpo", prompt="One, two,", max_tokens=3).choices[0].text
 
 
 def test_a_server_that_does_not_answer_as_its_artifact_is_not_ready(run: Run, tmp_path: Path) -> None:

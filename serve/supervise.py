@@ -1,0 +1,100 @@
+"""Engines kept up: verified before they are ready, asked again now and then, started again when they end."""
+
+import asyncio
+import contextlib
+import time
+from itertools import cycle
+
+from trimtab.artifacts.errors import GateError
+from trimtab.artifacts.manifest import Manifest
+from trimtab.recipes.serve import ServeSection
+from trimtab.serve.engine import EngineProcess
+from trimtab.serve.verify import probe_limit, verify_engine
+
+_TRIES = 6  # starts in a row that may fail before an engine is given up
+_LONGEST_WAIT = 60  # seconds between two of them
+_STEADY = 300  # seconds after which an engine's end counts as its first
+_POLL = 0.2
+
+
+class Supervisor:
+    """One engine and the artifacts that the models on it must answer as, by name."""
+
+    def __init__(self, section: ServeSection, process: EngineProcess, manifests: dict[str, Manifest]) -> None:
+        self.process = process
+        self._section = section
+        self._manifests = {name: manifests[name] for name in process.engine.served}
+
+    async def bring_up(self) -> None:
+        """Start the engine; it is ready when every model on it answers as its artifact. GateError if not."""
+        self.process.start()
+        await self.process.wait_until_up(self._section.startup_timeout)
+        for name, manifest in self._manifests.items():
+            limit = probe_limit(self._section, manifest.kind)
+            worst = await verify_engine(self.process.client, name, manifest, limit)
+            print(
+                f"{name}: answers as its {manifest.kind} artifact "
+                f"(probes differ by {worst:.3f} nats a token, limit {limit:g})",
+                flush=True,
+            )
+        self.process.ready = True
+
+    async def keep_up(self) -> None:
+        """Take the engine out when it ends or answers otherwise, and bring it up again. GateError when it is given
+        up."""
+        name, failed = self.process.engine.name, 0
+        while True:
+            began = time.monotonic()
+            why = await self._until_it_fails()
+            self.process.ready = False
+            failed = 0 if time.monotonic() - began > _STEADY else failed
+            while not self.process.ready:
+                wait = min(_LONGEST_WAIT, 2**failed)
+                print(
+                    f"engine {name}: {why}; it is started again in {wait} s (log: {self.process.log})", flush=True
+                )
+                failed += 1
+                await self.process.end()
+                await asyncio.sleep(wait)
+                try:
+                    await self.bring_up()
+                except GateError as error:
+                    why = str(error)
+                    if failed >= _TRIES:
+                        await self.process.end()
+                        raise GateError(f"engine {name} is given up after {failed} starts: {why}") from error
+
+    async def _until_it_fails(self) -> str:
+        """What happened to the engine."""
+        canary = asyncio.create_task(self._canary())
+        try:
+            while self.process.exit_code is None and not canary.done():
+                await asyncio.wait({canary}, timeout=_POLL)
+            if canary.done() and self.process.exit_code is None:
+                return canary.result()
+            return f"ended with code {self.process.exit_code}"
+        finally:
+            canary.cancel()
+            await asyncio.gather(canary, return_exceptions=True)
+
+    async def _canary(self) -> str:
+        """Ask for a probe in turn, until an answer is not the artifact's or does not come; what was wrong."""
+        asked = [(name, number) for name, m in self._manifests.items() for number in range(len(m.probe))]
+        for name, number in cycle(asked):
+            await asyncio.sleep(self._section.canary_seconds)
+            manifest = self._manifests[name]
+            one = manifest.model_copy(update={"probe": [manifest.probe[number]]})
+            try:
+                async with asyncio.timeout(self._section.canary_timeout):
+                    await verify_engine(self.process.client, name, one, probe_limit(self._section, manifest.kind))
+            except TimeoutError:
+                return f"did not answer a probe within {self._section.canary_timeout:g} s"
+            except GateError as error:
+                with contextlib.suppress(TimeoutError):  # an engine that ends says so itself
+                    await asyncio.wait_for(self._ended(), 1)
+                return str(error)
+        raise RuntimeError(f"{self.process.engine.name} has no probes")
+
+    async def _ended(self) -> None:
+        while self.process.exit_code is None:
+            await asyncio.sleep(_POLL)
