@@ -19,6 +19,7 @@ from trimtab.train.trl_trainers import make_trl_trainer
 PAIRS = read_pairs("sample/train")[:4]
 COMMON = [
     "train.max_steps=3",
+    "train.per_device_train_batch_size=4",
     "train.lora_r=4",
     "train.warmup_steps=0",
     "train.report_to=[]",
