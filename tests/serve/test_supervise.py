@@ -51,7 +51,7 @@ class Case:
         engine = Engine("a", directory, "gptq", directory / "a.sock", {"a": directory})
         command = [sys.executable, "-c", SCRIPT, str(engine.socket)]
         self.process = EngineProcess(engine, command, {"BEHAVIOUR": str(self.file)}, directory / "a.log")
-        section = ServeSection(canary_seconds=0.2, canary_timeout=1, startup_timeout=30)
+        section = ServeSection(canary_seconds=0.2, canary_timeout=3, startup_timeout=30)
         self.supervisor = Supervisor(section, self.process, {"a": Manifest(kind="gptq", arm="a", probe=[PROBE])})
 
     def behave(self, off: float = 0.0, wait: float = 0.0, broken: bool = False) -> None:
@@ -99,8 +99,8 @@ def kept_up(directory: Path, harm: Callable[[Case], None]) -> Case:
     [
         (lambda case: os.kill(case.pid, signal.SIGKILL), "ended with code -9"),
         (lambda case: case.behave(off=1.0), "differ by 0.500 nats a token, limit 0.1"),
-        (lambda case: case.behave(wait=60), "did not answer a probe within 1 s"),
-        (lambda case: os.kill(case.pid, signal.SIGSTOP), "did not answer a probe within 1 s"),
+        (lambda case: case.behave(wait=60), "did not answer a probe within 3 s"),
+        (lambda case: os.kill(case.pid, signal.SIGSTOP), "did not answer a probe within 3 s"),
     ],
     ids=["killed", "drifts", "hangs", "stopped"],
 )
