@@ -57,13 +57,13 @@ def list_keys(arguments: Namespace) -> int:
     from rich.table import Table
 
     now = time.time()
-    table = Table("name", "state", "requests/min", "tokens/min", "models", "made", "expires", "last used")
+    table = Table("name", "state", "rpm", "tpm", "models", "made", "expires", "last used")
     with _opened(arguments) as store:
         for key in store.all():
             table.add_row(
                 key.name,
                 key.state(now),
-                *(str(limit) if limit else "no limit" for limit in (key.rpm, key.tpm)),
+                *(str(limit) if limit else "any" for limit in (key.rpm, key.tpm)),
                 ", ".join(key.models) or "all",
                 *(_day(moment) for moment in (key.created, key.expires, key.used)),
             )
@@ -86,7 +86,7 @@ def _opened(arguments: Namespace) -> "KeyStore":
 
 
 def _day(moment: float | None) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment)) if moment else "never"
+    return time.strftime("%Y-%m-%d", time.localtime(moment)) if moment else "never"
 
 
 def _count(text: str) -> int:

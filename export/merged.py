@@ -34,7 +34,7 @@ class Way:
     stochastic: bool
 
     def __str__(self) -> str:
-        return f"{self.base}, {'stochastic' if self.stochastic else 'nearest'}"
+        return f"{self.base}-{'stochastic' if self.stochastic else 'nearest'}"
 
 
 def ways(manifest: Manifest | None, section: ExportSection) -> list[Way]:

@@ -79,11 +79,11 @@ def build_front(models: dict[str, Served], guard: Guard) -> Starlette:
         engine = models[asked.model].engine
         if not engine.ready:
             raise Refused(503, f"the engine of {asked.model!r} is not ready", code="engine_not_ready")
-        if key and guard.rates:
-            await guard.rates.admit(key)
         caller, usage = key.id if key else "", Usage(asked.characters)
         in_work.enter(caller)
         try:
+            if key and guard.rates:
+                await guard.rates.admit(key)
             answer = await forward(request, engine.client, body, asked.model, usage.see)
         except BaseException:
             in_work.leave(caller)

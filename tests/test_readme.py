@@ -2,8 +2,11 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
+
+import pytest
 
 from trimtab.cli.main import build_parser
 from trimtab.compare.table import COLUMNS, cells
@@ -98,11 +101,6 @@ def speed_line() -> str:
     )
 
 
-def test_speed_of_the_merge_is_the_stored_results() -> None:
-    stands = Path("docs/export.md").read_text().split("<!-- merge -->")[1].split("<!-- /merge -->")[0]
-    assert " ".join(stands.split()) == merge_line()
-
-
 def merge_line() -> str:
     """The words as they must stand in docs/export.md."""
     stored = json.loads(Path("bench/results/merge-cpu.json").read_text())
@@ -115,11 +113,6 @@ def merge_line() -> str:
     )
 
 
-def test_figures_of_quantising_are_the_stored_results() -> None:
-    stands = Path("docs/export.md").read_text().split("<!-- quantize -->")[1].split("<!-- /quantize -->")[0]
-    assert " ".join(stands.split()) == quantize_line()
-
-
 def quantize_line() -> str:
     """The words as they must stand in docs/export.md."""
     stored = json.loads(Path("bench/results/quantize-cpu.json").read_text())
@@ -130,6 +123,12 @@ def quantize_line() -> str:
         f"the same most likely token at {median['top1']:.1%} against {median['baseline_top1']:.1%} of positions. "
         f"NF4 takes {median['nf4_seconds']:.0f} s and has {median['nf4_kl']:.3f} and {median['nf4_top1']:.1%}"
     )
+
+
+@pytest.mark.parametrize(("marker", "line"), [("merge", merge_line), ("quantize", quantize_line)])
+def test_figures_of_exporting_are_the_stored_results(marker: str, line: Callable[[], str]) -> None:
+    stands = Path("docs/export.md").read_text().split(f"<!-- {marker} -->")[1].split(f"<!-- /{marker} -->")[0]
+    assert " ".join(stands.split()) == line()
 
 
 def findings_in_the_code() -> set[str]:

@@ -52,12 +52,12 @@ def test_an_adapter_trained_in_4_bits_is_merged_into_the_closer_base(
     out = tmp_path / "merged"
     manifest = merge_directory(trained, out, section=SECTION)
     figures = manifest.metrics["merge_kl"]
-    assert figures.keys() == {"original, nearest", "dequantized, nearest"}
-    assert min(figures, key=figures.get) == "dequantized, nearest"
+    assert figures.keys() == {"original-nearest", "dequantized-nearest"}
+    assert min(figures, key=figures.get) == "dequantized-nearest"
     assert manifest.metrics["merged_into"] == "dequantized"
-    assert manifest.verification[0].value == pytest.approx(figures["dequantized, nearest"])
+    assert manifest.verification[0].value == pytest.approx(figures["dequantized-nearest"])
     assert "adapter on the 4-bit base" in manifest.verification[0].compared
-    assert "closest to training is dequantized, nearest" in capsys.readouterr().out
+    assert "closest to training is dequantized-nearest" in capsys.readouterr().out
     files = {path.name for path in tiny_model.iterdir()}
     assert {path.name for path in out.iterdir()} == files | {"manifest.json", "README.md"}
     lineage = {parent.kind: parent for parent in manifest.parents}

@@ -147,9 +147,9 @@ def test_auto_takes_it_where_rounding_to_nearest_is_past_the_limit(
     metrics = exported(tmp_path / "auto", merged_kl=between)
     assert metrics["merge_rounding"] == "stochastic"
     assert metrics["merge_kl"] == pytest.approx(
-        {"original, nearest": kl["nearest"], "original, stochastic": kl["stochastic"]}, abs=2e-6
+        {"original-nearest": kl["nearest"], "original-stochastic": kl["stochastic"]}, abs=2e-6
     )
-    assert "closest to training is original, stochastic" in capsys.readouterr().out
+    assert "closest to training is original-stochastic" in capsys.readouterr().out
     assert {p.name for p in (tmp_path / "auto").iterdir()} == {p.name for p in (tmp_path / "nearest").iterdir()}
 
     metrics = exported(tmp_path / "wide", merged_kl=1)

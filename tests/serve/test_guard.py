@@ -158,12 +158,12 @@ def test_requests_and_tokens_a_minute(tmp_path: Path) -> None:
             async def ask(key: str, **more: Any) -> httpx.Response:
                 return await client.post("/v1/completions", json=ASK | more, headers=bearer(key))
 
+            assert (await ask(calls, model="none")).status_code == 404, "what no engine sees is not counted"
             assert [(await ask(calls)).status_code for _ in range(3)] == [200, 200, 429]
             over = await ask(calls)
             assert over.json()["error"]["code"] == "rate_limit_exceeded"
             assert "2 requests a minute" in over.json()["error"]["message"]
             assert 1 <= int(over.headers["retry-after"]) <= 60
-            assert (await ask(calls, model="none")).status_code == 404, "a request that is none is not counted"
             engines["a"].usage = {"total_tokens": 60, "prompt_tokens_details": {"cached_tokens": 0}}
             assert [(await ask(tokens)).status_code for _ in range(3)] == [200, 200, 429]
             assert "100 tokens a minute" in (await ask(tokens)).json()["error"]["message"]
