@@ -44,7 +44,8 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     key = ".".join(location)
     if first["type"] != "extra_forbidden":
         message = first["msg"].removeprefix("Value error, ")
-        return f"{key}: {message[0].lower()}{message[1:]} (got {first['input']!r})"
+        got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r})"
+        return f"{key}: {message[0].lower()}{message[1:]}{got}"
     allowed = _keys_at(model, location[:-1])
     near = difflib.get_close_matches(location[-1], allowed, 1, cutoff=0.4)
     section = ".".join(location[:-1]) or "the recipe"

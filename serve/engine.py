@@ -15,6 +15,8 @@ from trimtab.artifacts.errors import GateError
 from trimtab.serve.command import Engine
 
 _PR_SET_PDEATHSIG = 1
+# Idle connections are closed here before the engine closes them (uvicorn: 5 s), else a request could meet its end.
+_CONNECTIONS = httpx.Limits(max_connections=None, keepalive_expiry=2)
 
 
 class EngineProcess:
@@ -23,11 +25,11 @@ class EngineProcess:
     def __init__(self, engine: Engine, command: list[str], environment: dict[str, str], log: Path) -> None:
         self.engine = engine
         self.log = log
-        self.ready = False
+        self.verified = False
         self._command = command
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
-        transport = httpx.AsyncHTTPTransport(uds=str(engine.socket), limits=httpx.Limits(max_connections=None))
+        transport = httpx.AsyncHTTPTransport(uds=str(engine.socket), limits=_CONNECTIONS)
         self.client = httpx.AsyncClient(
             transport=transport, base_url="http://engine", timeout=httpx.Timeout(None, connect=5)
         )
@@ -46,6 +48,11 @@ class EngineProcess:
                 start_new_session=True,
                 preexec_fn=_terminate_with_parent,
             )
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has been verified since it was started, and runs."""
+        return self.verified and self.exit_code is None
 
     @property
     def exit_code(self) -> int | None:
@@ -74,7 +81,7 @@ class EngineProcess:
 
     async def end(self, grace: float = 15) -> None:
         """SIGTERM, then after ``grace`` seconds SIGKILL, to the engine and its children; it may start again."""
-        self.ready = False
+        self.verified = False
         if self._process and self._process.poll() is None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):

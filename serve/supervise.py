@@ -37,7 +37,7 @@ class Supervisor:
                 f"(probes differ by {worst:.3f} nats a token, limit {limit:g})",
                 flush=True,
             )
-        self.process.ready = True
+        self.process.verified = True
 
     async def keep_up(self) -> None:
         """Take the engine out when it ends or answers otherwise, and bring it up again. GateError when it is given
@@ -46,7 +46,7 @@ class Supervisor:
         while True:
             began = time.monotonic()
             why = await self._until_it_fails()
-            self.process.ready = False
+            self.process.verified = False
             failed = 0 if time.monotonic() - began > _STEADY else failed
             while not self.process.ready:
                 wait = min(_LONGEST_WAIT, 2**failed)

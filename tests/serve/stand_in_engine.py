@@ -23,7 +23,7 @@ class StandIn:
     def __init__(self, name: str, socket: Path) -> None:
         self.name, self.events, self.pause, self.running, self.usage = name, 3, 0.05, 0, None
         self.engine = EngineProcess(Engine(name, socket.parent, "gptq", socket, {}), [], {}, socket.parent / "log")
-        self.engine.ready = True
+        self.engine.verified = True
         routes = [
             Route("/v1/completions", self._completions, methods=["POST"]),
             Route("/v1/chat/completions", self._completions, methods=["POST"]),

@@ -27,7 +27,7 @@ async def endpoint(tmp_path: Path) -> AsyncIterator[tuple[httpx.AsyncClient, dic
     """The front over engines a and b (ready) and c (not ready)."""
     async with fronted(tmp_path, Guard(RequestLimits()), "abc") as (front, stand_ins):
         engines = {name: stand_in.engine for name, stand_in in stand_ins.items()}
-        engines["c"].ready = False
+        engines["c"].verified = False
         async with httpx.AsyncClient(transport=httpx.ASGITransport(front), base_url="http://front") as client:
             yield client, engines
 
@@ -54,9 +54,9 @@ def test_readiness_models_and_errors(tmp_path: Path) -> None:
             assert (await client.get("/health")).status_code == 200
             assert (await client.get("/ready")).status_code == 503
             assert [m["id"] for m in (await client.get("/v1/models")).json()["data"]] == ["a", "b"]
-            engines["c"].ready = True
+            engines["c"].verified = True
             assert (await client.get("/ready")).json()["ready"] is True
-            engines["c"].ready = False
+            engines["c"].verified = False
             for body, status, text in [
                 (json.dumps({"model": "z"}), 404, "does not exist; there are: a, b, c"),
                 (json.dumps({"model": ["a"]}), 400, "`model`"),
