@@ -10,7 +10,7 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 RECIPE ?= recipes/quickstart.yaml
 
-.PHONY: help setup quickstart demo test test-fast soak lint browser lock clean
+.PHONY: help setup quickstart demo test test-fast soak lint browser services lock clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
 
@@ -26,7 +26,7 @@ quickstart: setup  ## the whole experiment on the embedded model, ends with the 
 demo: quickstart  ## the same, then the endpoint and the page stay up
 	@$(BIN)/trimtab demo $(RECIPE) --serve
 
-test: setup browser lint  ## lint, types and every test, the real model included
+test: setup browser services lint  ## lint, types and every test, the real model included
 	@$(BIN)/python -m pytest --durations=20
 
 soak: setup      ## 10,000 generated cases of every property of the data readers (minutes)
@@ -42,6 +42,11 @@ browser:         ## Chromium for the page's tests
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
 	  { echo "installing chromium"; $(SUDO) apt-get update -qq && \
 	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+
+services:        ## what tests run beside: Redis, openssl, curl
+	@command -v redis-server >/dev/null && command -v openssl >/dev/null && command -v curl >/dev/null || \
+	  { echo "installing redis-server, openssl, curl"; $(SUDO) apt-get update -qq && \
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends redis-server openssl curl >/dev/null; }
 
 lock:            ## resolve pyproject.toml anew into requirements/*.lock (see CONTRIBUTING.md)
 	@PYTHON=$(PYTHON) TORCH_CPU_INDEX=$(TORCH_CPU_INDEX) bash requirements/lock.sh

@@ -50,8 +50,7 @@ def serve(arguments: Namespace) -> int:
     """Serve until a signal."""
     from trimtab.serve.run import serve as run_serve
 
-    recipe = _recipe(arguments)
-    return run_serve(recipe, arguments.mode or recipe.serve.mode)
+    return run_serve(lambda: _recipe(arguments), arguments.mode)
 
 
 def demo(arguments: Namespace) -> int:

@@ -37,7 +37,7 @@ def _serves_this_run(recipe: Recipe) -> bool:
         answer = httpx.get(f"{recipe.serve.url}/models", headers=authorization(), timeout=5)
         if answer.status_code == 401:
             raise InputError(f"the endpoint at {recipe.serve.url} needs a key: give it as {API_KEY}")
-        served = {model["id"]: model["digest"] for model in answer.json()["data"]}
+        served = {model["id"]: model["digest"] for model in answer.json()["data"] if "digest" in model}
     except httpx.ConnectError:
         return False
     except (httpx.HTTPError, KeyError, TypeError, ValueError):

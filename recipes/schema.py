@@ -192,6 +192,17 @@ class Recipe(Section):
     compare: CompareSection = CompareSection()
     sweep: SweepSection | None = None
 
+    @model_validator(mode="after")
+    def _aliases_of_arms(self) -> "Recipe":
+        for name, weights in self.serve.aliases.items():
+            if name in self.arms:
+                raise ValueError(f"serve.aliases.{name}: {name} is an arm; give the alias another name")
+            unknown = [arm for arm in weights if arm not in self.arms]
+            if unknown:
+                arms = ", ".join(self.arms)
+                raise ValueError(f"serve.aliases.{name}: no arm is called {', '.join(unknown)}; there are: {arms}")
+        return self
+
     @property
     def run_dir(self) -> Path:
         """Where this experiment's artifacts live."""

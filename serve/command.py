@@ -1,5 +1,6 @@
 """What to start for a recipe on given hardware: pure functions, tested as such."""
 
+import json
 import os
 import sys
 from dataclasses import dataclass, field
@@ -70,8 +71,10 @@ def engine_command(engine: Engine, section: ServeSection, hardware: Hardware, en
         *("--shutdown-timeout", "5"),
         *("--disable-access-log-for-endpoints", "/health"),
     ]
+    if section.limits.max_tokens:  # of requests that name no number too
+        command += ["--override-generation-config", json.dumps({"max_new_tokens": section.limits.max_tokens})]
     if hardware.gpus:
-        command += ["--gpu-memory-utilization", f"{0.9 / _engines_per_gpu(engines, hardware):.2f}"]
+        command += ["--gpu-memory-utilization", f"{section.gpu_memory / _engines_per_gpu(engines, hardware):.2f}"]
     else:
         command += ["--enforce-eager"]
     if engine.kind == "nf4":
@@ -84,8 +87,15 @@ def engine_command(engine: Engine, section: ServeSection, hardware: Hardware, en
 
 
 def engine_environment(index: int, section: ServeSection, hardware: Hardware, engines: int) -> dict[str, str]:
-    """What the engine's environment has beside ours: offline, no telemetry, its share of cores or a GPU."""
-    environment = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    """What the engine's environment has beside ours: offline, no telemetry, nothing kept, its share of cores or a
+    GPU."""
+    environment = {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_ENABLE_RESPONSES_API_STORE": "0",
+        "VLLM_MAX_STOP_STRINGS": str(section.limits.stop),
+    }
     if hardware.gpus:
         environment["CUDA_VISIBLE_DEVICES"] = _device(index % hardware.gpus)
     else:

@@ -1,6 +1,8 @@
 """The one endpoint over all engines: guards, routes by ``model``, passes requests and answers on untouched."""
 
-from collections import Counter
+import asyncio
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
@@ -10,130 +12,145 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from trimtab.recipes.serve import RequestLimits
-from trimtab.serve.engine import EngineProcess
-from trimtab.serve.errors import Refused
-from trimtab.serve.forward import forward
+from trimtab.serve.errors import Refused, failed, not_here, refused
+from trimtab.serve.forward import PassedOn, forward
 from trimtab.serve.keys import Key, KeyStore
-from trimtab.serve.rates import Rates
-from trimtab.serve.requests import check_request
+from trimtab.serve.rates import InWork, Rates
+from trimtab.serve.records import RequestRecord, Sink, request_id
+from trimtab.serve.requests import check_request, renamed
+from trimtab.serve.table import Table
 from trimtab.serve.usage import Usage
 
 
 @dataclass(frozen=True)
-class Served:
-    """A model of the endpoint: the engine that has it, and the artifact it was verified against."""
-
-    engine: EngineProcess
-    kind: str
-    digest: str
-
-
-@dataclass(frozen=True)
 class Guard:
-    """Who may ask, and for how much. ``keys``: None where no key is needed."""
+    """Who may ask, and how often. ``keys``: None where no key is needed."""
 
-    limits: RequestLimits
     keys: KeyStore | None = None
     rates: Rates | None = None
 
 
-def build_front(models: dict[str, Served], guard: Guard) -> Starlette:
-    """The ASGI application. A model whose engine is not ready answers 503; a path that is not listed here, 404."""
-    in_work = _InWork(guard.limits.streams)
+def build_front(table: Callable[[], Table], guard: Guard, sinks: list[Sink]) -> Starlette:
+    """The ASGI application over what ``table`` says at each request; a path that is not listed here is 404.
 
-    async def health(request: Request) -> Response:
+    Each request to a model ends in a record for every one of ``sinks``.
+    """
+    front = _Front(table, guard, sinks)
+    application = Starlette(
+        routes=[
+            Route("/health", front.health),
+            Route("/ready", front.ready),
+            Route("/v1/models", front.list_models),
+            Route("/v1/chat/completions", front.answer, methods=["POST"]),
+            Route("/v1/completions", front.answer, methods=["POST"]),
+        ],
+        exception_handlers={Refused: refused, HTTPException: not_here, Exception: failed},
+    )
+    application.router.redirect_slashes = False
+    return application
+
+
+class _Front:
+    def __init__(self, table: Callable[[], Table], guard: Guard, sinks: list[Sink]) -> None:
+        self._table, self._guard, self._sinks = table, guard, sinks
+        self._in_work = InWork()
+
+    async def health(self, request: Request) -> Response:
         return JSONResponse({"status": "alive"})
 
-    async def ready(request: Request) -> Response:
-        states = {name: served.engine.ready for name, served in models.items()}
+    async def ready(self, request: Request) -> Response:
+        states = {name: served.engine.ready for name, served in self._table().models.items()}
         return JSONResponse(
             {"ready": all(states.values()), "models": states}, 200 if all(states.values()) else 503
         )
 
-    async def list_models(request: Request) -> Response:
-        key = _key(request, guard)
-        data = [
-            {
-                "id": name,
-                "object": "model",
-                "created": 0,
-                "owned_by": "trimtab",
-                "artifact": served.kind,
-                "digest": served.digest,
-            }
-            for name, served in models.items()
-            if served.engine.ready and (key is None or key.opens(name))
+    async def list_models(self, request: Request) -> Response:
+        key, table = _key(request, self._guard), self._table()
+        data: list[dict[str, object]] = [
+            {"id": name, "artifact": served.kind, "digest": served.digest}
+            for name, served in table.models.items()
+            if served.engine.ready
         ]
-        return JSONResponse({"object": "list", "data": data})
+        data += [
+            {"id": name, "alias_of": weights}
+            for name, weights in table.aliases.items()
+            if any(table.models[model].engine.ready for model in weights)
+        ]
+        common = {"object": "model", "created": 0, "owned_by": "trimtab"}
+        shown = [common | model for model in data if key is None or key.opens(str(model["id"]))]
+        return JSONResponse({"object": "list", "data": shown})
 
-    async def completions(request: Request) -> Response:
-        key = _key(request, guard)
-        body = await _body(request, guard.limits.body_mib << 20)
-        asked = check_request(body, guard.limits)
-        open_models = [name for name in models if key is None or key.opens(name)]
-        if asked.model not in open_models:
-            known = ", ".join(open_models)
-            raise Refused(
-                404, f"the model {asked.model!r} does not exist; there are: {known}", code="model_not_found"
-            )
-        engine = models[asked.model].engine
-        if not engine.ready:
-            raise Refused(503, f"the engine of {asked.model!r} is not ready", code="engine_not_ready")
-        caller, usage = key.id if key else "", Usage(asked.characters)
-        in_work.enter(caller)
+    async def answer(self, request: Request) -> Response:
+        """The engine's answer to a request for a model."""
+        headers = request.headers
+        record = RequestRecord(request.url.path, parent=headers.get("traceparent"))
+        record.id = request_id(headers.get("x-request-id")) or record.id
         try:
-            if key and guard.rates:
-                await guard.rates.admit(key)
-            answer = await forward(request, engine.client, body, asked.model, usage.see)
+            answer = await self._passed_on(request, record)
+        except Exception as error:
+            record.status, record.error = 500, "the endpoint failed"
+            if isinstance(error, Refused):
+                record.status, record.error = error.status, error.code or error.message
+                error.headers["x-request-id"] = record.id
+            self._over(record)
+            raise
+        answer.headers["x-request-id"] = record.id
+        return answer
+
+    async def _passed_on(self, request: Request, record: RequestRecord) -> PassedOn:
+        key, limits = _key(request, self._guard), self._table().limits
+        record.key = key.name if key else ""
+        body = record.body = await _body(request, limits)
+        asked = check_request(body, limits)
+        table = self._table()
+        names = [name for name in table.names if key is None or key.opens(name)]
+        if asked.model not in names:
+            raise Refused(
+                404,
+                f"the model {asked.model!r} does not exist; there are: {', '.join(names)}",
+                code="model_not_found",
+            )
+        model = table.model(asked.model, asked.user)
+        record.asked, record.model, record.stream = asked.model, model, asked.stream
+        engine = table.models[model].engine
+        if not engine.ready:
+            raise Refused(503, f"the engine of {model!r} is not ready", code="engine_not_ready")
+        if model != asked.model:
+            body = renamed(body, model)
+        caller, usage, rates = key.id if key else "", Usage(asked.characters), self._guard.rates
+
+        def see(chunk: bytes) -> None:
+            record.first_bytes()
+            usage.see(chunk)
+
+        self._in_work.enter(caller, limits.streams)
+        engine.in_work += 1
+        try:
+            if key and rates:
+                await rates.admit(key)
+            answer = await forward(request, engine, body, model, see)
         except BaseException:
-            in_work.leave(caller)
+            self._in_work.leave(caller)
+            engine.in_work -= 1
             raise
 
         async def ended() -> None:
-            in_work.leave(caller)
-            if key and guard.rates and answer.status_code < 400:
-                await guard.rates.spend(key, usage.tokens)
+            self._in_work.leave(caller)
+            engine.in_work -= 1
+            record.status, record.outcome = answer.status_code, answer.outcome
+            if answer.status_code < 400:
+                record.prompt_tokens, record.completion_tokens = usage.counts
+                if key and rates:
+                    await rates.spend(key, sum(usage.counts))
+            self._over(record)
 
         answer.ended = ended
         return answer
 
-    front = Starlette(
-        routes=[
-            Route("/health", health),
-            Route("/ready", ready),
-            Route("/v1/models", list_models),
-            Route("/v1/chat/completions", completions, methods=["POST"]),
-            Route("/v1/completions", completions, methods=["POST"]),
-        ],
-        exception_handlers={Refused: _refused, HTTPException: _not_here, Exception: _failed},
-    )
-    front.router.redirect_slashes = False
-    return front
-
-
-class _InWork:
-    """How many requests of each key are in work."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._now: Counter[str] = Counter()
-
-    def enter(self, caller: str) -> None:
-        """One more. Refused (429) past the limit."""
-        if self._now[caller] >= self._most:
-            raise Refused(
-                429,
-                f"{self._most} requests are in work already; try again when one has ended",
-                code="rate_limit_exceeded",
-                headers={"Retry-After": "1"},
-            )
-        self._now[caller] += 1
-
-    def leave(self, caller: str) -> None:
-        """One less."""
-        self._now[caller] -= 1
-        if not self._now[caller]:
-            del self._now[caller]
+    def _over(self, record: RequestRecord) -> None:
+        record.seconds = time.monotonic() - record.clock
+        for sink in self._sinks:
+            sink(record)
 
 
 def _key(request: Request, guard: Guard) -> Key | None:
@@ -153,29 +170,20 @@ def _key(request: Request, guard: Guard) -> Key | None:
     return key
 
 
-async def _body(request: Request, most: int) -> bytes:
-    body = bytearray()
+async def _body(request: Request, limits: RequestLimits) -> bytes:
+    most, body = limits.body_mib << 20, bytearray()
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > most:
-                raise Refused(
-                    413, f"the request body is larger than {most >> 20} MiB", headers={"Connection": "close"}
-                )
+        async with asyncio.timeout(limits.send_seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most:
+                    raise Refused(
+                        413, f"the request body is larger than {most >> 20} MiB", headers={"Connection": "close"}
+                    )
     except ClientDisconnect as gone:
         raise Refused(400, "the client left before its request was whole") from gone
+    except TimeoutError as late:
+        raise Refused(
+            408, f"the request was not whole within {limits.send_seconds:g} s", headers={"Connection": "close"}
+        ) from late
     return bytes(body)
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)  # noqa: S101 (for the type checker)
-    return error.response()
-
-
-async def _not_here(request: Request, error: Exception) -> Response:
-    status = getattr(error, "status_code", 404)
-    return Refused(status, f"{request.method} {request.url.path} is not served here").response()
-
-
-async def _failed(request: Request, error: Exception) -> Response:
-    return Refused(500, "the endpoint failed; its log says how").response()

@@ -2,10 +2,13 @@
 
 import math
 import time
+from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 from limits import RateLimitItemPerMinute
 from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
+from limits.errors import StorageError
 from limits.storage import storage_from_string
 
 from trimtab.artifacts.errors import InputError
@@ -13,14 +16,38 @@ from trimtab.serve.errors import Refused
 from trimtab.serve.keys import Key
 
 
+class InWork:
+    """How many requests of each caller are in work."""
+
+    def __init__(self) -> None:
+        self._now: Counter[str] = Counter()
+
+    def enter(self, caller: str, most: int) -> None:
+        """One more. Refused (429) past ``most``."""
+        if self._now[caller] >= most:
+            raise Refused(
+                429,
+                f"{most} requests are in work already; try again when one has ended",
+                code="rate_limit_exceeded",
+                headers={"Retry-After": "1"},
+            )
+        self._now[caller] += 1
+
+    def leave(self, caller: str) -> None:
+        """One less."""
+        self._now[caller] -= 1
+        if not self._now[caller]:
+            del self._now[caller]
+
+
 class Rates:
     """Counts what keys use. ``storage``: ``memory://``, or ``redis://HOST:PORT/DB`` and other places that the
     ``limits`` library knows."""
 
     def __init__(self, storage: str = "memory://") -> None:
-        options = {"implementation": "redispy"} if storage.startswith("redis") else {}
+        options: dict[str, Any] = {"implementation": "redispy"} if storage.startswith("redis") else {}
         try:
-            kept: Any = storage_from_string(f"async+{storage}", **options)
+            kept: Any = storage_from_string(f"async+{storage}", wrap_exceptions=True, **options)
             self._requests = MovingWindowRateLimiter(kept)
             self._tokens = FixedWindowRateLimiter(kept)
         except Exception as error:  # the library raises what its drivers raise
@@ -31,7 +58,14 @@ class Rates:
             ) from None
 
     async def admit(self, key: Key) -> None:
-        """Count one request; Refused (429) when the key has used up its requests or tokens of this minute."""
+        """Count one request; Refused (429) when the key has used up its requests or tokens of this minute, 503
+        when they cannot be counted."""
+        try:
+            await self._admit(key)
+        except StorageError as error:
+            raise Refused(503, "requests cannot be counted now; try again", code="limits_unavailable") from error
+
+    async def _admit(self, key: Key) -> None:
         if key.tpm is not None:
             item = RateLimitItemPerMinute(key.tpm)
             if not await self._tokens.test(item, "tokens", key.id):
@@ -46,7 +80,8 @@ class Rates:
     async def spend(self, key: Key, tokens: int) -> None:
         """Count the tokens of an answer, prompt included. The last request of a minute may go past the limit."""
         if key.tpm is not None and tokens > 0:
-            await self._tokens.hit(RateLimitItemPerMinute(key.tpm), "tokens", key.id, cost=tokens)
+            with suppress(StorageError):  # the next request hears of it
+                await self._tokens.hit(RateLimitItemPerMinute(key.tpm), "tokens", key.id, cost=tokens)
 
 
 def _over(what: str, limit: int, reset: float) -> Refused:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from trimtab.recipes.serve import RequestLimits
+from trimtab.serve.content import check_content
 from trimtab.serve.errors import Refused
 
 # Why a field is refused, whatever it holds but null (and, for switches, false).
-_CLOSED = {
+CLOSED = {
     "chat_template": "the template is the model's own",
     "documents": "the template is the model's own",
     "mm_processor_kwargs": "only text is served",
@@ -22,19 +23,33 @@ _CLOSED = {
     "modalities": "only text is served",
     "prompt_embeds": "prompts are text or token ids",
     "kv_transfer_params": "it is for engines among themselves",
+    "ec_transfer_params": "it is for engines among themselves",
     "vllm_xargs": "it is for engines among themselves",
+    "request_id": "it is for engines among themselves",
     "priority": "requests are served as they come",
     "use_beam_search": "it costs as many requests as it has beams",
+    "background": "answers come with their request",
+    "store": "nothing is kept between requests",
+    "previous_response_id": "nothing is kept between requests",
+    "previous_input_messages": "nothing is kept between requests",
+    "conversation": "nothing is kept between requests",
+    "web_search_options": "the server fetches nothing",
 }
 _TEMPLATE_SWITCHES = (bool, int, float, str)
+# What a model reads, or an engine turns into a grammar.
+_READ = ("prompt", "messages", "input", "instructions", "tools", "response_format", "structured_outputs", "text")
+_DEEPEST = 100  # levels of a body; an engine takes 64 of a schema
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the endpoint itself needs to know of a request. ``characters``: of its prompts, token ids as four."""
+    """What the endpoint itself needs to know of a request. ``characters``: of its prompts, token ids as four.
+    ``user``: whom the caller asks for, where it says so."""
 
     model: str
     characters: int
+    user: str | None = None
+    stream: bool = False
 
 
 def check_request(body: bytes, limits: RequestLimits) -> Asked:
@@ -43,35 +58,38 @@ def check_request(body: bytes, limits: RequestLimits) -> Asked:
     model = asked.get("model")
     if not isinstance(model, str):
         raise Refused(400, "the body must be a JSON object with the name of a `model`", param="model")
-    for field, why in _CLOSED.items():
+    for field, why in CLOSED.items():
         if asked.get(field) not in (None, False):
             raise Refused(400, f"`{field}` is not served here: {why}", param=field, code="unsupported_parameter")
+    if not isinstance(asked.get("structured_outputs"), dict | None):
+        raise Refused(400, "`structured_outputs` must be an object", param="structured_outputs")
     _check_template_switches(asked.get("chat_template_kwargs"))
-    for field, most in {
-        "max_tokens": limits.max_tokens,
-        "max_completion_tokens": limits.max_tokens,
-        "max_output_tokens": limits.max_tokens,
-        "min_tokens": limits.max_tokens,
-        "n": limits.n,
-        "best_of": limits.n,
-        "logprobs": limits.logprobs,
-        "top_logprobs": limits.logprobs,
-        "prompt_logprobs": limits.logprobs,
-    }.items():
-        value = asked.get(field)
-        if value is None:
-            continue
-        if not isinstance(value, int | float):  # an engine would read "5" as 5
-            raise Refused(400, f"`{field}` must be a number", param=field)
-        if most is not None and value > most:
-            raise Refused(400, f"`{field}` is {value}, {most} at most is allowed", param=field)
-        if field == "prompt_logprobs" and value == -1:  # vLLM's word for the whole vocabulary
-            raise Refused(400, f"`{field}` is -1, 0 to {limits.logprobs} is allowed", param=field)
-    stop = asked.get("stop")
-    if isinstance(stop, list) and len(stop) > limits.stop:
-        raise Refused(400, f"`stop` has {len(stop)} entries, {limits.stop} at most are allowed", param="stop")
+    _check_numbers(asked, limits)
+    check_content(asked)
     characters = _check_prompt(asked, limits)
-    return Asked(model, characters)
+    user = asked.get("user")
+    return Asked(model, characters, user if isinstance(user, str) else None, asked.get("stream") is True)
+
+
+def number_limits(limits: RequestLimits) -> dict[str, tuple[int | None, int | None]]:
+    """The least and the most of every field that is a number with limits of its own, by name."""
+    answer = (None, limits.max_tokens)
+    return {
+        "max_tokens": answer,
+        "max_completion_tokens": answer,
+        "max_output_tokens": answer,
+        "min_tokens": answer,
+        "n": (None, limits.n),
+        "best_of": (None, limits.n),
+        "logprobs": (0, limits.logprobs),  # -1 is vLLM's word for the whole vocabulary
+        "top_logprobs": (0, limits.logprobs),
+        "prompt_logprobs": (0, limits.logprobs),
+    }
+
+
+def renamed(body: bytes, model: str) -> bytes:
+    """The same request for another model; ``body`` has passed ``check_request``."""
+    return json.dumps(json.loads(body) | {"model": model}, ensure_ascii=False).encode()
 
 
 def _parsed(body: bytes) -> dict[str, Any]:
@@ -101,7 +119,37 @@ def _parsed(body: bytes) -> dict[str, Any]:
         raise Refused(400, f"the body is not JSON: {error}") from error
     if not isinstance(asked, dict):
         raise Refused(400, "the body must be a JSON object with the name of a `model`", param="model")
+    if _deeper(asked, _DEEPEST):
+        raise Refused(400, "the body is nested too deeply")
     return asked
+
+
+def _deeper(value: Any, most: int) -> bool:
+    """Whether objects and lists in ``value`` are nested more than ``most`` levels."""
+    level = [value]
+    for _ in range(most):
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [child for each in inner for child in each if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _check_numbers(asked: dict[str, Any], limits: RequestLimits) -> None:
+    for field, (least, most) in number_limits(limits).items():
+        value = asked.get(field)
+        if value is None:
+            continue
+        if not isinstance(value, int | float):  # an engine would read "5" as 5
+            raise Refused(400, f"`{field}` must be a number", param=field)
+        if most is not None and value > most:
+            raise Refused(400, f"`{field}` is {value}, {most} at most is allowed", param=field)
+        if least is not None and value < least:
+            raise Refused(400, f"`{field}` is {value}, {least} to {most} is allowed", param=field)
+    for field, most in {"stop": limits.stop, "logprob_token_ids": limits.logprobs}.items():
+        value = asked.get(field)
+        if isinstance(value, list) and len(value) > most:
+            raise Refused(400, f"`{field}` has {len(value)} entries, {most} at most are allowed", param=field)
 
 
 def _check_template_switches(given: Any) -> None:
@@ -118,17 +166,12 @@ def _check_template_switches(given: Any) -> None:
 
 def _check_prompt(asked: dict[str, Any], limits: RequestLimits) -> int:
     prompt = asked.get("prompt")
+    if isinstance(prompt, dict):
+        raise Refused(400, "`prompt` must be text or token ids, no template is kept here", param="prompt")
     several = isinstance(prompt, list) and any(isinstance(each, str | list) for each in prompt)
     if isinstance(prompt, list) and several and len(prompt) > limits.n:
         raise Refused(400, f"`prompt` holds {len(prompt)} prompts, {limits.n} at most are allowed", param="prompt")
-    characters = _characters(prompt)
-    for field in ("messages", "input"):
-        messages = asked.get(field)
-        if isinstance(messages, list):
-            for message in messages:
-                _check_content(message, field)
-        characters += _characters(messages)
-    characters += _characters(asked.get("tools"))
+    characters = sum(_characters(asked.get(field)) for field in _READ)
     if characters > limits.prompt_characters:
         raise Refused(
             400,
@@ -138,22 +181,12 @@ def _check_prompt(asked: dict[str, Any], limits: RequestLimits) -> int:
     return characters
 
 
-def _check_content(message: Any, field: str) -> None:
-    """Parts of a message may be text; pictures, sound and files would be fetched from where the caller says."""
-    content = message.get("content") if isinstance(message, dict) else None
-    for part in content if isinstance(content, list) else ():
-        kind = part.get("type", "text") if isinstance(part, dict) else "text"
-        media = isinstance(part, dict) and any(isinstance(name, str) and name.endswith("_url") for name in part)
-        if media or kind not in ("text", "input_text", "output_text", "refusal", "thinking", "reasoning"):
-            raise Refused(400, f"only text is served, not {kind!r}", param=field, code="unsupported_parameter")
-
-
 def _characters(value: Any) -> int:
-    """Characters of all text in ``value``; a token id counts as four."""
+    """Characters of all text in ``value``, names of fields too; a token id counts as four."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, dict):
-        return sum(map(_characters, value.values()))
+        return sum(map(_characters, value)) + sum(map(_characters, value.values()))
     if isinstance(value, list):
         return sum(map(_characters, value))
     return 4 if isinstance(value, int | float) else 0

@@ -22,16 +22,16 @@ class Supervisor:
 
     def __init__(self, section: ServeSection, process: EngineProcess, manifests: dict[str, Manifest]) -> None:
         self.process = process
-        self._section = section
-        self._manifests = {name: manifests[name] for name in process.engine.served}
+        self.section = section
+        self.manifests = {name: manifests[name] for name in process.engine.served}
+        self.differences: dict[str, tuple[float, float]] = {}  # the last from the probes, and its limit, by name
 
     async def bring_up(self) -> None:
         """Start the engine; it is ready when every model on it answers as its artifact. GateError if not."""
         self.process.start()
-        await self.process.wait_until_up(self._section.startup_timeout)
-        for name, manifest in self._manifests.items():
-            limit = probe_limit(self._section, manifest.kind)
-            worst = await verify_engine(self.process.client, name, manifest, limit)
+        await self.process.wait_until_up(self.section.startup_timeout)
+        for name, manifest in self.manifests.items():
+            worst, limit = await self._verify(name, manifest)
             print(
                 f"{name}: answers as its {manifest.kind} artifact "
                 f"(probes differ by {worst:.3f} nats a token, limit {limit:g})",
@@ -79,21 +79,27 @@ class Supervisor:
 
     async def _canary(self) -> str:
         """Ask for a probe in turn, until an answer is not the artifact's or does not come; what was wrong."""
-        asked = [(name, number) for name, m in self._manifests.items() for number in range(len(m.probe))]
+        asked = [(name, number) for name, m in self.manifests.items() for number in range(len(m.probe))]
         for name, number in cycle(asked):
-            await asyncio.sleep(self._section.canary_seconds)
-            manifest = self._manifests[name]
+            await asyncio.sleep(self.section.canary_seconds)
+            manifest = self.manifests[name]
             one = manifest.model_copy(update={"probe": [manifest.probe[number]]})
             try:
-                async with asyncio.timeout(self._section.canary_timeout):
-                    await verify_engine(self.process.client, name, one, probe_limit(self._section, manifest.kind))
+                async with asyncio.timeout(self.section.canary_timeout):
+                    await self._verify(name, one)
             except TimeoutError:
-                return f"did not answer a probe within {self._section.canary_timeout:g} s"
+                return f"did not answer a probe within {self.section.canary_timeout:g} s"
             except GateError as error:
                 with contextlib.suppress(TimeoutError):  # an engine that ends says so itself
                     await asyncio.wait_for(self._ended(), 1)
                 return str(error)
         raise RuntimeError(f"{self.process.engine.name} has no probes")
+
+    async def _verify(self, name: str, manifest: Manifest) -> tuple[float, float]:
+        """The difference from the manifest's probes, and its limit. GateError when it is beyond."""
+        limit = probe_limit(self.section, manifest.kind)
+        self.differences[name] = (await verify_engine(self.process.client, name, manifest, limit), limit)
+        return self.differences[name]
 
     async def _ended(self) -> None:
         while self.process.exit_code is None:

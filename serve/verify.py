@@ -29,10 +29,12 @@ def probe_limit(section: ServeSection, kind: str) -> float:
 async def verify_engine(client: httpx.AsyncClient, model: str, manifest: Manifest, limit: float) -> float:
     """Worst probe difference of the served ``model`` from its manifest, in nats a token.
 
-    GateError when it is beyond ``limit`` or the engine does not answer.
+    GateError when it is beyond ``limit``, when a conversation is rendered to other tokens than the manifest has,
+    or when the engine does not answer.
     """
     worst = 0.0
     for probe in manifest.probe:
+        await _check_rendering(client, model, probe)
         got = await served_logprobs(client, model, probe)
         worst = max(worst, probe_difference(probe.logprobs, got))
     if not worst <= limit:
@@ -41,6 +43,24 @@ async def verify_engine(client: httpx.AsyncClient, model: str, manifest: Manifes
             f"{worst:.3f} nats a token, limit {limit:g}; it was not made ready"
         )
     return worst
+
+
+async def _check_rendering(client: httpx.AsyncClient, model: str, probe: Probe) -> None:
+    request = {"model": model, "messages": probe.messages, "add_generation_prompt": False}
+    try:
+        response = await client.post("/tokenize", json=request, timeout=300)
+        response.raise_for_status()
+        got = list(response.json()["tokens"])
+    except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
+        raise GateError(f"{model}: a probe conversation was not rendered: {error!r}") from error
+    if got != probe.token_ids:
+        pairs = zip(got, probe.token_ids, strict=False)
+        at = next((i for i, (one, other) in enumerate(pairs) if one != other), min(len(got), len(probe.token_ids)))
+        raise GateError(
+            f"{model} renders conversations otherwise than its artifact: from token {at} on, {got[at : at + 4]} "
+            f"where {probe.token_ids[at : at + 4]} is right ({len(got)} tokens for {len(probe.token_ids)}); "
+            "its chat template was changed; it was not made ready"
+        )
 
 
 async def served_logprobs(client: httpx.AsyncClient, model: str, probe: Probe) -> list[float]:

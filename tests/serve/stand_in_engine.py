@@ -12,9 +12,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
+from trimtab.recipes.serve import ServeSection
 from trimtab.serve.command import Engine
 from trimtab.serve.engine import EngineProcess
-from trimtab.serve.front import Guard, Served, build_front
+from trimtab.serve.front import Guard, build_front
+from trimtab.serve.records import Sink
+from trimtab.serve.table import Served, Table
 
 
 class StandIn:
@@ -27,6 +30,7 @@ class StandIn:
         routes = [
             Route("/v1/completions", self._completions, methods=["POST"]),
             Route("/v1/chat/completions", self._completions, methods=["POST"]),
+            Route("/tokenize", self._tokenize, methods=["POST"]),
         ]
         self.server = uvicorn.Server(
             uvicorn.Config(Starlette(routes=routes), uds=str(socket), log_level="critical")
@@ -37,6 +41,9 @@ class StandIn:
         """As on kill -9: connections are cut."""
         for connection in list(self.server.server_state.connections):
             connection.transport.abort()
+
+    async def _tokenize(self, request: Request) -> Any:
+        return JSONResponse({"tokens": [5, 6, 7]})
 
     async def _completions(self, request: Request) -> Any:
         body = await request.json()
@@ -61,17 +68,23 @@ class StandIn:
 
 @asynccontextmanager
 async def fronted(
-    directory: Path, guard: Guard, names: str = "ab"
+    directory: Path,
+    guard: Guard | None = None,
+    names: str = "ab",
+    section: ServeSection | None = None,
+    sinks: list[Sink] | None = None,
 ) -> AsyncIterator[tuple[Any, dict[str, StandIn]]]:
-    """The front's application over an engine a letter."""
+    """The front's application over an engine a letter; limits and aliases are the section's."""
     engines = {name: StandIn(name, directory / f"{name}.sock") for name in names}
     while not all(engine.server.started for engine in engines.values()):
         await asyncio.sleep(0.01)
     models = {name: Served(stand_in.engine, "gptq", "d" * 64) for name, stand_in in engines.items()}
+    section = section or ServeSection()
+    table = Table(models, section.aliases, section.limits)
     try:
-        yield build_front(models, guard), engines
+        yield build_front(lambda: table, guard or Guard(), sinks or []), engines
     finally:
         for stand_in in engines.values():
-            await stand_in.engine.client.aclose()
+            await stand_in.engine.stop()
             stand_in.server.should_exit = stand_in.server.force_exit = True
         await asyncio.gather(*(stand_in.task for stand_in in engines.values()), return_exceptions=True)

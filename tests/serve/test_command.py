@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from trimtab.recipes.load import load_recipe
-from trimtab.recipes.serve import ServeSection
+from trimtab.recipes.serve import RequestLimits, ServeSection
 from trimtab.serve.command import (
     Engine,
     Hardware,
@@ -33,6 +33,16 @@ def test_engines_listen_on_a_unix_socket_only() -> None:
         assert "--trust-remote-code" not in command
         assert option(command, "--served-model-name") == "orpo"
         assert option(command, "--max-model-len") == "1024"
+
+
+def test_engines_keep_to_the_limits_that_a_request_does_not_name() -> None:
+    assert "--override-generation-config" not in engine_command(GPTQ, SECTION, CPU, 1)
+    limited = ServeSection(limits=RequestLimits(max_tokens=300, stop=6))
+    command = engine_command(GPTQ, limited, CPU, 1)
+    assert option(command, "--override-generation-config") == '{"max_new_tokens": 300}'
+    environment = engine_environment(0, limited, CPU, 1)
+    assert environment["VLLM_MAX_STOP_STRINGS"] == "6"
+    assert environment["VLLM_ENABLE_RESPONSES_API_STORE"] == "0"
 
 
 def test_cpu_engines_are_eager_and_share_cores_and_cache() -> None:
@@ -91,7 +101,7 @@ def test_adapters_on_one_engine(rank: int, limit: str) -> None:
 
 
 def test_plan_has_an_engine_an_arm_or_one_for_all(embedded: Path) -> None:
-    from trimtab.serve.run import plan
+    from trimtab.serve.plan import plan
 
     recipe = load_recipe("recipes/quickstart.yaml")
     release = plan(recipe, "release", Path("s"))

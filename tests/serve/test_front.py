@@ -12,11 +12,9 @@ from stand_in_engine import fronted
 
 from trimtab.artifacts.errors import GateError, InputError
 from trimtab.artifacts.manifest import Manifest, Probe
-from trimtab.recipes.serve import RequestLimits
 from trimtab.serve.command import Engine
 from trimtab.serve.engine import EngineProcess
-from trimtab.serve.front import Guard
-from trimtab.serve.run import listening
+from trimtab.serve.server import listening
 from trimtab.serve.verify import verify_engine
 
 PROBE = Probe(messages=[], token_ids=[5, 6, 7], logprobs=[-1.0, -2.0])
@@ -25,7 +23,7 @@ PROBE = Probe(messages=[], token_ids=[5, 6, 7], logprobs=[-1.0, -2.0])
 @asynccontextmanager
 async def endpoint(tmp_path: Path) -> AsyncIterator[tuple[httpx.AsyncClient, dict[str, EngineProcess]]]:
     """The front over engines a and b (ready) and c (not ready)."""
-    async with fronted(tmp_path, Guard(RequestLimits()), "abc") as (front, stand_ins):
+    async with fronted(tmp_path, names="abc") as (front, stand_ins):
         engines = {name: stand_in.engine for name, stand_in in stand_ins.items()}
         engines["c"].verified = False
         async with httpx.AsyncClient(transport=httpx.ASGITransport(front), base_url="http://front") as client:
@@ -93,9 +91,13 @@ def test_an_engine_is_verified_within_the_limit_and_refused_beyond(tmp_path: Pat
             assert await verify_engine(engines["a"].client, "a", manifest, 0.06) == pytest.approx(0.05)
             with pytest.raises(GateError, match=r"differ by 0\.050 nats a token, limit 0\.04"):
                 await verify_engine(engines["a"].client, "a", manifest, 0.04)
-            other = PROBE.model_copy(update={"token_ids": [5, 8, 7]})
-            with pytest.raises(GateError, match="no log-probabilities"):
-                await verify_engine(engines["a"].client, "a", manifest.model_copy(update={"probe": [other]}), 9)
+            for ids, said in [
+                ([5, 8, 7], r"from token 1 on, \[6, 7\] where \[8, 7\] is right"),
+                ([5, 6, 7, 8], r"\(3 tokens for 4\); its chat template was changed"),
+            ]:
+                other = manifest.model_copy(update={"probe": [PROBE.model_copy(update={"token_ids": ids})]})
+                with pytest.raises(GateError, match=said):
+                    await verify_engine(engines["a"].client, "a", other, 9)
 
     asyncio.run(check())
 

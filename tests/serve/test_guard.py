@@ -17,18 +17,20 @@ from trimtab.recipes.serve import RequestLimits, ServeSection
 from trimtab.serve.front import Guard
 from trimtab.serve.keys import KeyStore
 from trimtab.serve.rates import Rates
-from trimtab.serve.run import listening, make_server
+from trimtab.serve.server import listening, make_server
 
 ASK = {"model": "a", "prompt": "hello"}
 Check = Callable[[httpx.AsyncClient, dict[str, StandIn], int], Awaitable[None]]
 
 
 @asynccontextmanager
-async def serving(directory: Path, guard: Guard) -> AsyncIterator[tuple[int, dict[str, StandIn]]]:
+async def serving(
+    directory: Path, guard: Guard, section: ServeSection
+) -> AsyncIterator[tuple[int, dict[str, StandIn]]]:
     """The port of the front on a real server."""
-    async with fronted(directory, guard) as (front, engines):
+    async with fronted(directory, guard, section=section) as (front, engines):
         with listening("127.0.0.1", 0) as listener:
-            server = make_server(front)
+            server = make_server(front, section)
             task = asyncio.create_task(server.serve([listener]))
             while not server.started:
                 await asyncio.sleep(0.01)
@@ -39,10 +41,10 @@ async def serving(directory: Path, guard: Guard) -> AsyncIterator[tuple[int, dic
                 await task
 
 
-def run(directory: Path, guard: Guard, check: Check) -> None:
+def run(directory: Path, guard: Guard, check: Check, section: ServeSection | None = None) -> None:
     async def all_of_it() -> None:
         async with (
-            serving(directory, guard) as (port, engines),
+            serving(directory, guard, section or ServeSection()) as (port, engines),
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
         ):
             await check(client, engines, port)
@@ -91,7 +93,7 @@ def test_keys_open_what_they_name(tmp_path: Path) -> None:
             store.revoke("every")
             assert (await client.post("/v1/completions", json=ASK, headers=bearer(every))).status_code == 401
 
-        run(tmp_path, Guard(RequestLimits(), store, Rates()), check)
+        run(tmp_path, Guard(store, Rates()), check)
 
 
 def test_no_way_round_the_key(tmp_path: Path) -> None:
@@ -138,7 +140,7 @@ def test_no_way_round_the_key(tmp_path: Path) -> None:
             assert (await client.post("/v1/completions", json=ASK, headers=bearer(key))).status_code == 200
             assert asked == ["/v1/completions"]
 
-        run(tmp_path, Guard(RequestLimits(), store, Rates()), check)
+        run(tmp_path, Guard(store, Rates()), check)
 
 
 def _noted(app: Any, asked: list[str]) -> Any:
@@ -169,7 +171,7 @@ def test_requests_and_tokens_a_minute(tmp_path: Path) -> None:
             assert "100 tokens a minute" in (await ask(tokens)).json()["error"]["message"]
             assert {(await ask(free)).status_code for _ in range(8)} == {200}
 
-        run(tmp_path, Guard(RequestLimits(), store, Rates()), check)
+        run(tmp_path, Guard(store, Rates()), check)
 
 
 def test_streams_are_counted_by_their_events_and_limited(tmp_path: Path) -> None:
@@ -186,7 +188,7 @@ def test_streams_are_counted_by_their_events_and_limited(tmp_path: Path) -> None
             assert await stream(other) == 200, "ended streams are not counted"
             assert [await stream(key), await stream(key)] == [200, 429]
 
-        run(tmp_path, Guard(RequestLimits(streams=2), store, Rates()), check)
+        run(tmp_path, Guard(store, Rates()), check, ServeSection(limits=RequestLimits(streams=2)))
 
 
 def test_an_engine_that_dies_ends_each_stream_with_an_error(tmp_path: Path) -> None:
@@ -208,7 +210,7 @@ def test_an_engine_that_dies_ends_each_stream_with_an_error(tmp_path: Path) -> N
             assert "[DONE]" not in text
         assert other.endswith("data: [DONE]\n\n")
 
-    run(tmp_path, Guard(RequestLimits()), check)
+    run(tmp_path, Guard(), check)
 
 
 def test_a_client_that_leaves_ends_the_engines_work(tmp_path: Path) -> None:
@@ -225,7 +227,7 @@ def test_a_client_that_leaves_ends_the_engines_work(tmp_path: Path) -> None:
                 assert time.monotonic() - began < 2
                 await asyncio.sleep(0.01)
 
-    run(tmp_path, Guard(RequestLimits(streams=1)), check)
+    run(tmp_path, Guard(), check, ServeSection(limits=RequestLimits(streams=1)))
 
 
 def test_other_machines_need_keys() -> None:
@@ -238,7 +240,7 @@ def test_other_machines_need_keys() -> None:
 
 
 def test_a_place_for_rates_that_cannot_be_used_is_named_without_its_password() -> None:
-    for place in ("nonsense://user:secret@h/0", "redis://:secret@h:6379/nodatabase"):
+    for place in ("nonsense://user:secret@h/0", "redis+nothing://:secret@h:6379/0"):
         with pytest.raises(InputError, match=r"serve\.rate_storage=h[:/].* cannot be used") as refused:
             Rates(place)
         assert "secret" not in str(refused.value)

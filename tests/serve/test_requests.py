@@ -72,7 +72,7 @@ def test_what_clients_send_passes(fields: dict[str, Any]) -> None:
         ({"prompt": "a" * 1001}, "1001 characters"),
         ({"prompt": [1] * 251}, "1004 characters"),
         ({"messages": [{"role": "user", "content": "a" * 600}] * 2}, "characters"),
-        ({"messages": TEXT, "tools": ["a" * 1001]}, "characters"),
+        ({"messages": TEXT, "tools": [{"function": {"name": "f", "parameters": {"a" * 1001: 1}}}]}, "characters"),
     ],
 )
 def test_what_is_refused_is_named(fields: dict[str, Any], said: str) -> None:

@@ -35,9 +35,13 @@ async def completions(request):
     positions = [None, {"6": {"logprob": -1.0 - behaviour["off"]}}, {"7": {"logprob": -2.0}}]
     return JSONResponse({"choices": [{"prompt_logprobs": positions}]})
 
+async def tokenize(request):
+    return JSONResponse({"tokens": [5, 6, 7]})
+
 if json.load(open(os.environ["BEHAVIOUR"]))["broken"]:
     sys.exit("Error: no start")
-app = Starlette(routes=[Route("/health", health), Route("/v1/completions", completions, methods=["POST"])])
+routes = [Route("/health", health), Route("/v1/completions", completions, methods=["POST"])]
+app = Starlette(routes=[*routes, Route("/tokenize", tokenize, methods=["POST"])])
 uvicorn.run(app, uds=sys.argv[1], log_level="critical")
 """
 

@@ -1,0 +1,197 @@
+"""The engines behind the endpoint: brought up, kept up, replaced without a failed request."""
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from trimtab.artifacts.errors import GateError, InputError
+from trimtab.artifacts.manifest import Manifest
+from trimtab.recipes.schema import Recipe
+from trimtab.serve.command import Engine
+from trimtab.serve.engine import EngineProcess
+from trimtab.serve.plan import Mode, make_processes, plan, require_room
+from trimtab.serve.supervise import Supervisor
+from trimtab.serve.table import Served, Table
+from trimtab.serve.verify import verify_artifact
+
+# Keys of ``serve`` that are settled when the endpoint starts.
+_SETTLED = (
+    *("host", "port", "mode", "keys", "key_store", "rate_storage", "admin_host", "admin_port"),
+    *("request_log", "log_prompts", "tls_certificate", "tls_key"),
+)
+_PER_MACHINE = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")  # of an engine's environment: where, not what
+_POLL = 0.05
+
+
+@dataclass(eq=False)
+class _Unit:
+    """An engine with its supervisor. ``identity``: what it is; one of the same identity need not replace it."""
+
+    supervisor: Supervisor
+    identity: tuple[object, ...]
+    keeping: asyncio.Task[None] | None = None
+    given_up: bool = False
+
+    @property
+    def process(self) -> EngineProcess:
+        return self.supervisor.process
+
+
+class Fleet:
+    """All engines of an endpoint. InputError or GateError for a recipe whose artifacts cannot be served."""
+
+    def __init__(self, recipe: Recipe, mode: Mode, sockets: Path) -> None:
+        self._mode, self._sockets, self._generation = mode, sockets, 0
+        self._settled = _settled(recipe)
+        self._units = self._planned(recipe)
+        require_room(recipe, [unit.process.engine for unit in self._units])
+        self.table = _table(recipe, self._units)
+        self._rolling = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._lost = asyncio.Event()
+
+    @property
+    def supervisors(self) -> list[Supervisor]:
+        """Those of the engines that requests go to now."""
+        return [unit.supervisor for unit in self._units]
+
+    async def bring_up(self) -> None:
+        """Start all engines at once. GateError with what was wrong with each that is not as its artifacts."""
+        print(f"starting {len(self._units)} engine(s); logs: {self._units[0].process.log.parent}", flush=True)
+        async with self._rolling:
+            await _bring_up(self._units)
+        self._keep(self._units)
+
+    async def until_lost(self) -> None:
+        """Wait until every engine is given up. GateError then."""
+        await self._lost.wait()
+        raise GateError(f"no engine is left; logs: {self._units[0].process.log.parent}")
+
+    async def roll_out(self, recipe: Recipe) -> str:
+        """Serve what ``recipe`` says now; in words what was done.
+
+        Engines of artifacts that are new are started beside the old and verified; then names move to them at once,
+        and the old engines end when the answers they are at are through. InputError or GateError leave all as it
+        was.
+        """
+        if self._rolling.locked():
+            raise InputError("engines are being started; wait for their end")
+        async with self._rolling:
+            changed = [key for key, value in _settled(recipe).items() if value != self._settled[key]]
+            if changed:
+                raise InputError(f"serve.{', serve.'.join(changed)} changed: start the endpoint again for that")
+            planned = await asyncio.to_thread(self._planned, recipe)
+            kept = {unit.identity: unit for unit in self._units if not unit.given_up}
+            fresh = [unit for unit in planned if unit.identity not in kept]
+            await asyncio.to_thread(require_room, recipe, [unit.process.engine for unit in fresh])
+            try:
+                await _bring_up(fresh)
+            except BaseException:
+                await asyncio.gather(*(unit.process.stop() for unit in fresh))
+                raise
+            units = [kept.get(unit.identity, unit) for unit in planned]
+            replaced = [unit for unit in self._units if unit not in units]
+            self._units, self.table = units, _table(recipe, units)
+            for unit in units:
+                unit.supervisor.section = recipe.serve
+            self._keep(fresh)
+            for unit in replaced:
+                self._retire(unit, recipe.serve.drain_seconds)
+            done = f"engines started: {_names(fresh)}; stopped: {_names(replaced)}"
+            return f"serves {', '.join(self.table.names)} ({done})"
+
+    async def stop(self) -> None:
+        """End all engines, those that drain too."""
+        tasks = [*self._retiring, *(unit.keeping for unit in self._units if unit.keeping)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(unit.process.stop() for unit in self._units))
+
+    def _planned(self, recipe: Recipe) -> list[_Unit]:
+        """The recipe's engines, their artifacts' digests checked."""
+        self._generation += 1
+        directory = self._sockets / str(self._generation)
+        directory.mkdir()
+        engines = plan(recipe, self._mode, directory)
+        manifests = {name: verify_artifact(path) for engine in engines for name, path in engine.served.items()}
+        suffix = "" if self._generation == 1 else f"-{self._generation}"
+        return [
+            _Unit(Supervisor(recipe.serve, process, manifests), _identity(process, manifests))
+            for process in make_processes(recipe, engines, suffix)
+        ]
+
+    def _keep(self, units: list[_Unit]) -> None:
+        for unit in units:
+            unit.keeping = asyncio.create_task(self._kept_up(unit))
+
+    async def _kept_up(self, unit: _Unit) -> None:
+        """Keep an engine up; one that is given up leaves the others."""
+        try:
+            await unit.supervisor.keep_up()
+        except GateError as error:
+            print(error, flush=True)
+            unit.given_up = True
+            if all(each.given_up for each in self._units):
+                self._lost.set()
+
+    def _retire(self, unit: _Unit, seconds: float) -> None:
+        task = asyncio.create_task(_drained(unit, seconds))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+
+async def _bring_up(units: list[_Unit]) -> None:
+    """GateError with what was wrong with each that did not come up or does not answer as its artifacts."""
+    tasks = [asyncio.create_task(unit.supervisor.bring_up()) for unit in units]
+    try:
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        for task in tasks:
+            task.cancel()
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, GateError):
+            raise result
+    wrong = [str(result) for result in results if isinstance(result, GateError)]
+    if wrong:
+        raise GateError("; ".join(wrong))
+
+
+async def _drained(unit: _Unit, seconds: float) -> None:
+    """End an engine when the answers it is at are through, or after ``seconds``."""
+    try:
+        if unit.keeping:
+            unit.keeping.cancel()
+        deadline = time.monotonic() + seconds
+        while unit.process.in_work and unit.process.exit_code is None and time.monotonic() < deadline:
+            await asyncio.sleep(_POLL)
+    finally:
+        await asyncio.shield(unit.process.stop())
+
+
+def _names(units: list[_Unit]) -> str:
+    return ", ".join(unit.process.engine.name for unit in units) or "none"
+
+
+def _identity(process: EngineProcess, manifests: dict[str, Manifest]) -> tuple[object, ...]:
+    engine: Engine = process.engine
+    command = [part for part in process.command if part != str(engine.socket)]
+    with contextlib.suppress(ValueError):  # an engine's share of a GPU is settled when it starts
+        del command[command.index("--gpu-memory-utilization") + 1]
+    environment = tuple((k, v) for k, v in sorted(process.environment.items()) if k not in _PER_MACHINE)
+    return (*command, environment, *((name, manifests[name].digest) for name in engine.served))
+
+
+def _settled(recipe: Recipe) -> dict[str, object]:
+    return {key: getattr(recipe.serve, key) for key in _SETTLED}
+
+
+def _table(recipe: Recipe, units: list[_Unit]) -> Table:
+    models = {
+        name: Served(unit.process, manifest.kind, manifest.digest)
+        for unit in units
+        for name, manifest in unit.supervisor.manifests.items()
+    }
+    return Table(models, recipe.serve.aliases, recipe.serve.limits)
