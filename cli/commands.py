@@ -47,10 +47,25 @@ def train(arguments: Namespace) -> int:
 
 
 def serve(arguments: Namespace) -> int:
-    """Serve until a signal."""
+    """Serve a recipe's arms, or directories, until a signal."""
+    from trimtab.artifacts.errors import InputError
+    from trimtab.recipes.load import load_serve_section
+    from trimtab.serve.plan import of_directories, of_recipe
     from trimtab.serve.run import serve as run_serve
 
-    return run_serve(lambda: _recipe(arguments), arguments.mode)
+    if not Path(arguments.recipe.rpartition("=")[2]).is_dir():
+        return run_serve(lambda: of_recipe(_recipe(arguments), arguments.mode))
+    if arguments.mode == "adapters":
+        raise InputError("--mode adapters is for a recipe: it says which base the adapters belong to")
+    overrides = [each for each in arguments.overrides if "." in each.partition("=")[0] and not _names_model(each)]
+    directories = [arguments.recipe, *(each for each in arguments.overrides if each not in overrides)]
+    return run_serve(lambda: of_directories(directories, load_serve_section(overrides)))
+
+
+def _names_model(argument: str) -> bool:
+    """Whether ``NAME=DIR`` or ``DIR`` is meant, not ``section.key=value``."""
+    name, equals, path = argument.rpartition("=")
+    return not equals or (not name.startswith("serve.") and Path(path).is_dir())
 
 
 def demo(arguments: Namespace) -> int:

@@ -39,14 +39,16 @@ def build_parser() -> argparse.ArgumentParser:
 
     for name, text in (
         ("train", "train the recipe's arms: one adapter each"),
-        ("serve", "one OpenAI endpoint over all arms, verified before it is ready"),
+        ("serve", "one OpenAI endpoint over a recipe's arms or artifacts' directories, verified first"),
         ("demo", "the comparison page over a running endpoint"),
         ("compare", "answers of all arms through the endpoint, and the report"),
         ("run", "all stages; finished ones are not done again"),
     ):
         command = add(name, help=text)
-        command.add_argument("recipe", metavar="RECIPE", help="a recipe, e.g. recipes/quickstart.yaml")
-        command.add_argument("overrides", nargs="*", metavar="section.key=value", help="override a recipe key")
+        directory = "DIR|" if name == "serve" else ""
+        command.add_argument("recipe", metavar=f"{directory}RECIPE", help="a recipe, e.g. recipes/quickstart.yaml")
+        more = f"{directory}section.key=value"
+        command.add_argument("overrides", nargs="*", metavar=more, help="override a recipe key")
         command.set_defaults(run=getattr(commands, name))
         if name == "train":
             command.add_argument("--arm", choices=["sft", "dpo", "sft-dpo", "orpo"], help="only this arm")

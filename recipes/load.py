@@ -10,6 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from trimtab.artifacts.errors import InputError
 from trimtab.recipes.schema import Recipe
+from trimtab.recipes.section import Section
+from trimtab.recipes.serve import ServeSection
 
 # Names that papers and tutorials use for ORPO's weight (lambda in arXiv 2403.07691, beta in TRL).
 ORPO_BETA_ALIASES = ("lambda_or", "orpo_alpha", "orpo_beta")
@@ -34,6 +36,21 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         raise InputError(f"recipe {path}: {describe(error, Recipe)}") from error
+
+
+def load_serve_section(overrides: list[str]) -> ServeSection:
+    """A ``serve`` section of overrides alone; InputError for keys of other sections."""
+    tree: dict[str, Any] = {}
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return _ServeAlone.model_validate(tree).serve
+    except ValidationError as error:
+        raise InputError(describe(error, _ServeAlone)) from error
+
+
+class _ServeAlone(Section):
+    serve: ServeSection = ServeSection()
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from trimtab.recipes.section import Count, Port, Positive, Section
 
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
 class RequestLimits(Section):
@@ -86,7 +86,7 @@ class ServeSection(Section):
     @classmethod
     def _named(cls, value: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
         for name, arms in value.items():
-            if not re.fullmatch(_NAME, name):
+            if not re.fullmatch(NAME, name):
                 raise ValueError(f"{name!r} is no name: letters, digits and . _ - are allowed, 64 at most")
             if not arms:
                 raise ValueError(f"{name} names no arm: give one, or arms with weights: {{orpo: 90, dpo: 10}}")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from trimtab.artifacts.errors import GateError, InputError
 from trimtab.artifacts.manifest import Manifest
-from trimtab.recipes.schema import Recipe
+from trimtab.recipes.serve import ServeSection
 from trimtab.serve.command import Engine
 from trimtab.serve.engine import EngineProcess
-from trimtab.serve.plan import Mode, make_processes, plan, require_room
+from trimtab.serve.plan import Deployment, make_processes, require_room
 from trimtab.serve.supervise import Supervisor
 from trimtab.serve.table import Served, Table
 from trimtab.serve.verify import verify_artifact
@@ -40,14 +40,14 @@ class _Unit:
 
 
 class Fleet:
-    """All engines of an endpoint. InputError or GateError for a recipe whose artifacts cannot be served."""
+    """All engines of an endpoint. InputError or GateError where artifacts cannot be served."""
 
-    def __init__(self, recipe: Recipe, mode: Mode, sockets: Path) -> None:
-        self._mode, self._sockets, self._generation = mode, sockets, 0
-        self._settled = _settled(recipe)
-        self._units = self._planned(recipe)
-        require_room(recipe, [unit.process.engine for unit in self._units])
-        self.table = _table(recipe, self._units)
+    def __init__(self, deployment: Deployment, sockets: Path) -> None:
+        self._sockets, self._generation = sockets, 0
+        self._settled = _settled(deployment.section)
+        self._units = self._planned(deployment)
+        require_room(deployment.section, [unit.process.engine for unit in self._units])
+        self.table = _table(deployment.section, self._units)
         self._rolling = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
         self._lost = asyncio.Event()
@@ -69,8 +69,8 @@ class Fleet:
         await self._lost.wait()
         raise GateError(f"no engine is left; logs: {self._units[0].process.log.parent}")
 
-    async def roll_out(self, recipe: Recipe) -> str:
-        """Serve what ``recipe`` says now; in words what was done.
+    async def roll_out(self, deployment: Deployment) -> str:
+        """Serve this from now on; in words what was done.
 
         Engines of artifacts that are new are started beside the old and verified; then names move to them at once,
         and the old engines end when the answers they are at are through. InputError or GateError leave all as it
@@ -78,14 +78,15 @@ class Fleet:
         """
         if self._rolling.locked():
             raise InputError("engines are being started; wait for their end")
+        section = deployment.section
         async with self._rolling:
-            changed = [key for key, value in _settled(recipe).items() if value != self._settled[key]]
+            changed = [key for key, value in _settled(section).items() if value != self._settled[key]]
             if changed:
                 raise InputError(f"serve.{', serve.'.join(changed)} changed: start the endpoint again for that")
-            planned = await asyncio.to_thread(self._planned, recipe)
+            planned = await asyncio.to_thread(self._planned, deployment)
             kept = {unit.identity: unit for unit in self._units if not unit.given_up}
             fresh = [unit for unit in planned if unit.identity not in kept]
-            await asyncio.to_thread(require_room, recipe, [unit.process.engine for unit in fresh])
+            await asyncio.to_thread(require_room, section, [unit.process.engine for unit in fresh])
             try:
                 await _bring_up(fresh)
             except BaseException:
@@ -93,12 +94,12 @@ class Fleet:
                 raise
             units = [kept.get(unit.identity, unit) for unit in planned]
             replaced = [unit for unit in self._units if unit not in units]
-            self._units, self.table = units, _table(recipe, units)
+            self._units, self.table = units, _table(section, units)
             for unit in units:
-                unit.supervisor.section = recipe.serve
+                unit.supervisor.section = section
             self._keep(fresh)
             for unit in replaced:
-                self._retire(unit, recipe.serve.drain_seconds)
+                self._retire(unit, section.drain_seconds)
             done = f"engines started: {_names(fresh)}; stopped: {_names(replaced)}"
             return f"serves {', '.join(self.table.names)} ({done})"
 
@@ -110,17 +111,17 @@ class Fleet:
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(unit.process.stop() for unit in self._units))
 
-    def _planned(self, recipe: Recipe) -> list[_Unit]:
-        """The recipe's engines, their artifacts' digests checked."""
+    def _planned(self, deployment: Deployment) -> list[_Unit]:
+        """The deployment's engines, their artifacts' digests checked."""
         self._generation += 1
         directory = self._sockets / str(self._generation)
         directory.mkdir()
-        engines = plan(recipe, self._mode, directory)
+        engines = deployment.engines(directory)
         manifests = {name: verify_artifact(path) for engine in engines for name, path in engine.served.items()}
         suffix = "" if self._generation == 1 else f"-{self._generation}"
         return [
-            _Unit(Supervisor(recipe.serve, process, manifests), _identity(process, manifests))
-            for process in make_processes(recipe, engines, suffix)
+            _Unit(Supervisor(deployment.section, process, manifests), _identity(process, manifests))
+            for process in make_processes(deployment, engines, suffix)
         ]
 
     def _keep(self, units: list[_Unit]) -> None:
@@ -184,14 +185,14 @@ def _identity(process: EngineProcess, manifests: dict[str, Manifest]) -> tuple[o
     return (*command, environment, *((name, manifests[name].digest) for name in engine.served))
 
 
-def _settled(recipe: Recipe) -> dict[str, object]:
-    return {key: getattr(recipe.serve, key) for key in _SETTLED}
+def _settled(section: ServeSection) -> dict[str, object]:
+    return {key: getattr(section, key) for key in _SETTLED}
 
 
-def _table(recipe: Recipe, units: list[_Unit]) -> Table:
+def _table(section: ServeSection, units: list[_Unit]) -> Table:
     models = {
         name: Served(unit.process, manifest.kind, manifest.digest)
         for unit in units
         for name, manifest in unit.supervisor.manifests.items()
     }
-    return Table(models, recipe.serve.aliases, recipe.serve.limits)
+    return Table(models, section.aliases, section.limits)

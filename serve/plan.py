@@ -1,18 +1,73 @@
-"""The engines that a recipe needs, and the processes they become."""
+"""What an endpoint is to serve: the engines of a recipe or of directories, and the processes they become."""
 
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from trimtab.artifacts.base_model import resolve_model
 from trimtab.artifacts.errors import InputError
+from trimtab.artifacts.manifest import read_manifest
 from trimtab.artifacts.resources import MIB, directory_size, require_memory
 from trimtab.recipes.schema import Recipe
+from trimtab.recipes.serve import NAME, ServeSection
 from trimtab.serve.command import Engine, Hardware, detect_hardware, engine_command, engine_environment
 from trimtab.serve.engine import EngineProcess
 
 _ENGINE_MEMORY = 2600 * MIB  # API server, engine core and worker of one CPU engine, without weights and cache
+_SERVED = ("merged", "gptq", "nf4", "model")
 
 Mode = Literal["release", "adapters"]
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """``engines``: with their sockets in a given directory. ``logs``: the directory of their logs."""
+
+    section: ServeSection
+    engines: Callable[[Path], list[Engine]]
+    logs: Path
+
+
+def of_recipe(recipe: Recipe, mode: Mode | None = None) -> Deployment:
+    """Every arm of a recipe; ``mode`` takes the place of the recipe's."""
+    return Deployment(
+        recipe.serve, lambda sockets: plan(recipe, mode or recipe.serve.mode, sockets), recipe.run_dir / "serve"
+    )
+
+
+def of_directories(given: list[str], section: ServeSection) -> Deployment:
+    """An engine a directory, named by its arm or as ``NAME=DIR`` says. InputError for what cannot be served."""
+    engines: dict[str, tuple[Path, str]] = {}
+    for each in given:
+        name, equals, path = each.rpartition("=")
+        directory = Path(path)
+        manifest = read_manifest(directory)
+        if manifest.kind not in _SERVED:
+            raise InputError(
+                f"{directory} holds a {manifest.kind} artifact, engines serve: {', '.join(_SERVED)}; for adapters "
+                "merge it (trimtab export merge), or serve its recipe: trimtab serve RECIPE --mode adapters"
+            )
+        name = name if equals else manifest.arm
+        if not re.fullmatch(NAME, name):
+            raise InputError(f"{name!r} is no name for {directory}: letters, digits and . _ - are allowed")
+        if name in engines:
+            raise InputError(f"two models are called {name!r}; give one another name: NAME={directory}")
+        engines[name] = (directory, manifest.kind)
+    for alias, models in section.aliases.items():
+        unknown = [model for model in models if model not in engines]
+        if unknown or alias in engines:
+            wrong = f"no model is called {unknown[0]!r}" if unknown else "a model is called so"
+            raise InputError(f"serve.aliases.{alias}: {wrong}; there are: {', '.join(engines)}")
+
+    def planned(sockets: Path) -> list[Engine]:
+        return [
+            Engine(name, directory, kind, sockets / f"{number}.sock", {name: directory})
+            for number, (name, (directory, kind)) in enumerate(engines.items())
+        ]
+
+    return Deployment(section, planned, Path("runs") / "serve")
 
 
 def plan(recipe: Recipe, mode: Mode, sockets: Path) -> list[Engine]:
@@ -42,29 +97,29 @@ def plan(recipe: Recipe, mode: Mode, sockets: Path) -> list[Engine]:
     ]
 
 
-def make_processes(recipe: Recipe, engines: list[Engine], log_suffix: str = "") -> list[EngineProcess]:
+def make_processes(deployment: Deployment, engines: list[Engine], log_suffix: str = "") -> list[EngineProcess]:
     """A process an engine, not started; ``log_suffix`` tells those of a rollout from those it replaces."""
     hardware = detect_hardware()
     return [
         EngineProcess(
             engine,
-            engine_command(engine, recipe.serve, hardware, len(engines)),
-            engine_environment(index, recipe.serve, hardware, len(engines)),
-            recipe.run_dir / "serve" / f"{engine.name}{log_suffix}.log",
+            engine_command(engine, deployment.section, hardware, len(engines)),
+            engine_environment(index, deployment.section, hardware, len(engines)),
+            deployment.logs / f"{engine.name}{log_suffix}.log",
         )
         for index, engine in enumerate(engines)
     ]
 
 
-def require_room(recipe: Recipe, engines: list[Engine], hardware: Hardware | None = None) -> None:
+def require_room(section: ServeSection, engines: list[Engine], hardware: Hardware | None = None) -> None:
     """InputError when the memory that is free now does not hold ``engines`` on the CPU; a GPU's engine says so
     itself."""
-    if (hardware or detect_hardware()).gpus:
+    if (hardware or detect_hardware()).gpus or not engines:
         return
     weights = sum(directory_size(engine.model_dir) for engine in engines)
-    cache = recipe.serve.kv_cache_gib * 1024 * MIB
+    cache = section.kv_cache_gib * 1024 * MIB
     require_memory(
         len(engines) * (_ENGINE_MEMORY + cache) + 2 * weights,
         f"serving with {len(engines)} engines",
-        "serve fewer arms, or all on one engine: --mode adapters",
+        "serve fewer models, or a recipe's on one engine: --mode adapters",
     )

@@ -13,27 +13,26 @@ from tempfile import TemporaryDirectory
 import uvicorn
 
 from trimtab.artifacts.errors import GateError, InputError
-from trimtab.recipes.schema import Recipe
 from trimtab.recipes.serve import ServeSection, is_loopback
 from trimtab.serve.admin import TOKEN, build_admin
 from trimtab.serve.fleet import Fleet
 from trimtab.serve.front import Guard, build_front
 from trimtab.serve.keys import KeyStore, default_store
 from trimtab.serve.metrics import Metrics
-from trimtab.serve.plan import Mode
+from trimtab.serve.plan import Deployment
 from trimtab.serve.rates import Rates
 from trimtab.serve.records import Sink, json_log
 from trimtab.serve.server import listening, make_server
 from trimtab.serve.traces import make_tracer
 
 
-def serve(load: Callable[[], Recipe], mode: Mode | None = None) -> int:
-    """Serve every arm of the recipe that ``load`` reads until SIGINT or SIGTERM; 0 then.
+def serve(load: Callable[[], Deployment]) -> int:
+    """Serve what ``load`` reads until SIGINT or SIGTERM; 0 then.
 
     It is read again at SIGHUP, or when the admin address is told to. GateError if an engine fails its check.
     """
-    recipe = load()
-    section = recipe.serve
+    deployment = load()
+    section = deployment.section
     guard = make_guard(section)
     with contextlib.ExitStack() as stack:
         sockets = Path(stack.enter_context(TemporaryDirectory(prefix="trimtab-")))
@@ -41,7 +40,7 @@ def serve(load: Callable[[], Recipe], mode: Mode | None = None) -> int:
         admin = None
         if section.admin_port:
             admin = stack.enter_context(listening(section.admin_host, section.admin_port, "serve.admin_port"))
-        fleet = Fleet(recipe, mode or section.mode, sockets)
+        fleet = Fleet(deployment, sockets)
         metrics = Metrics(lambda: fleet.table, lambda: fleet.supervisors)
         front = build_front(lambda: fleet.table, guard, [metrics.see, *_sinks(section)])
         return asyncio.run(_serve(load, section, fleet, metrics, make_server(front, section), listener, admin))
@@ -65,7 +64,7 @@ def _sinks(section: ServeSection) -> list[Sink]:
 
 
 async def _serve(
-    load: Callable[[], Recipe],
+    load: Callable[[], Deployment],
     section: ServeSection,
     fleet: Fleet,
     metrics: Metrics,

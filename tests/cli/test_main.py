@@ -104,7 +104,7 @@ def test_bad_rows_are_refused_before_weights_are_loaded(tmp_path: Path) -> None:
     began = time.monotonic()
     result = trimtab("train", RECIPE, f"data.train={bad}", f"output_dir={tmp_path / 'runs'}")
     assert (result.returncode, "line 2: chosen and rejected are equal" in result.stderr) == (2, True)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 120
     assert not (tmp_path / "runs").exists()
     good = tmp_path / "good.jsonl"
     good.write_text(json.dumps(ROW) + "\n")

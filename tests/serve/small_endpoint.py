@@ -73,9 +73,9 @@ def main() -> int:
     plan.engine_command = lambda engine, section, hardware, engines: [  # type: ignore[assignment]
         *(sys.executable, "-c", ENGINE, str(engine.socket), str(engine.model_dir))
     ]
-    fleet.require_room = lambda recipe, engines: None  # type: ignore[assignment]
+    fleet.require_room = lambda section, engines: None  # type: ignore[assignment]
     try:
-        return serve(lambda: load_recipe(sys.argv[1], []))
+        return serve(lambda: plan.of_recipe(load_recipe(sys.argv[1], [])))
     except GateError as error:
         print(error, flush=True)
         return 1

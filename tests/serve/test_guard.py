@@ -222,9 +222,9 @@ def test_a_client_that_leaves_ends_the_engines_work(tmp_path: Path) -> None:
                 async for _ in answer.aiter_text():
                     break
                 assert engines["a"].running == 1
-            began = time.monotonic()
+            deadline = time.monotonic() + 20  # the pause is longer
             while engines["a"].running:
-                assert time.monotonic() - began < 2
+                assert time.monotonic() < deadline
                 await asyncio.sleep(0.01)
 
     run(tmp_path, Guard(), check, ServeSection(limits=RequestLimits(streams=1)))

@@ -235,7 +235,7 @@ def test_a_drain_has_an_end_and_what_it_cuts_is_not_whole(tmp_path: Path) -> Non
             small.until(lambda: small.admin.get("/status").json()["models"]["orpo"]["in_work"] == 1)
             began = time.monotonic()
             assert small.end(signal.SIGINT) == 0
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 60
             with pytest.raises((httpx.TransportError, AssertionError)):
                 stream.result()
     finally:
