@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from experiment import Run, made
 
 from trimtab.cli.quiet import quiet_libraries
 
@@ -53,3 +54,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, embedded: Path) -> Path
     model.to(torch.bfloat16).save_pretrained(directory)
     copy_tokenizer(embedded, directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A tiny experiment, run whole with the real model; minutes."""
+    return made(tmp_path_factory.mktemp("runs"))

@@ -1,4 +1,4 @@
-"""The front alone, over small stand-in engines on real Unix sockets (the real ones: tests/test_end_to_end.py)."""
+"""The front alone, over small stand-in engines on real Unix sockets (the real ones: tests/test_real_endpoint.py)."""
 
 import asyncio
 import json
