@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS := .venv-clients
 TARGET := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 LOCK := requirements/$(TARGET).lock
 STAMP := $(VENV)/.stamp-$(TARGET)
@@ -10,7 +11,7 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 RECIPE ?= recipes/quickstart.yaml
 
-.PHONY: help setup quickstart demo test test-fast soak lint browser services lock clean
+.PHONY: help setup quickstart demo test test-fast soak lint browser services clients lock clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
 
@@ -26,11 +27,12 @@ quickstart: setup  ## the whole experiment on the embedded model, ends with the 
 demo: quickstart  ## the same, then the endpoint and the page stay up
 	@$(BIN)/trimtab demo $(RECIPE) --serve
 
-test: setup browser services lint  ## lint, types and every test, the real model included
+test: setup browser services clients lint  ## lint, types and every test, the real model included
 	@$(BIN)/python -m pytest --durations=20
 
-soak: setup      ## 10,000 generated cases of every property of the data readers (minutes)
-	@SOAK_CASES=10000 $(BIN)/python -m pytest -q tests/data/test_properties.py
+soak: setup      ## 10,000 generated cases of every property of data and endpoint, then half an hour of load
+	@SOAK_CASES=10000 $(BIN)/python -m pytest -q tests/data/test_properties.py tests/serve/test_contract.py
+	@$(BIN)/python tests/serve/soak.py
 
 test-fast: setup lint  ## without the tests that train, quantise or serve
 	@$(BIN)/python -m pytest -m "not slow"
@@ -48,8 +50,15 @@ services:        ## what tests run beside: Redis, openssl, curl
 	  { echo "installing redis-server, openssl, curl"; $(SUDO) apt-get update -qq && \
 	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends redis-server openssl curl >/dev/null; }
 
+clients: $(CLIENTS)/.stamp  ## other people's clients of the endpoint, for its test
+
+$(CLIENTS)/.stamp: requirements/clients.lock
+	@$(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-compile -r $<
+	@touch $@
+
 lock:            ## resolve pyproject.toml anew into requirements/*.lock (see CONTRIBUTING.md)
 	@PYTHON=$(PYTHON) TORCH_CPU_INDEX=$(TORCH_CPU_INDEX) bash requirements/lock.sh
 
 clean:           ## remove .venv and caches; runs/ stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+	rm -rf $(VENV) $(CLIENTS) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Resolves pyproject.toml into cpu.lock and gpu.lock with uv, from a throw-away environment.
+# Resolves pyproject.toml into cpu.lock and gpu.lock with uv, from a throw-away environment; clients.in likewise.
 # TORCH_CPU_LINKS names a folder or page that holds torch's +cpu wheel; without it PyTorch's own CPU index is used.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,3 +30,11 @@ else
   compile cpu --override requirements/overrides-cpu.txt --torch-backend cpu
 fi
 compile gpu
+
+"$tmp/venv/bin/uv" pip compile -q requirements/clients.in --python-version 3.11 \
+  --python-platform x86_64-manylinux_2_28 --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+  -o "$tmp/clients.lock"
+{
+  echo "# Exact versions, installed without resolution. Made by \`make lock\` from requirements/clients.in."
+  cat "$tmp/clients.lock"
+} >requirements/clients.lock

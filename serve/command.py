@@ -22,7 +22,8 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Engine:
-    """One vLLM process: its model directory, and LoRA adapters by served name in adapters mode.
+    """One vLLM process: its model directory, and in adapters mode LoRA adapters by served name and names of the
+    layers that they change.
 
     ``served`` maps each model name of the endpoint to the artifact whose probes it must answer as.
     """
@@ -34,6 +35,7 @@ class Engine:
     served: dict[str, Path]
     adapters: dict[str, Path] = field(default_factory=dict)
     lora_rank: int = 16
+    lora_targets: tuple[str, ...] = ()
 
 
 def detect_hardware() -> Hardware:
@@ -80,8 +82,12 @@ def engine_command(engine: Engine, section: ServeSection, hardware: Hardware, en
     if engine.kind == "nf4":
         command += ["--quantization", "bitsandbytes", "--load-format", "bitsandbytes"]
     if engine.adapters:
-        command += ["--enable-lora", "--max-loras", str(len(engine.adapters))]
+        # vLLM's CPU kernels take the last place for a request of the base beside others: it stays empty
+        places = len(engine.adapters) + (0 if hardware.gpus else 1)
+        command += ["--enable-lora", "--max-loras", str(places)]
         command += ["--max-lora-rank", str(next(r for r in _LORA_RANKS if r >= engine.lora_rank))]
+        if engine.lora_targets:
+            command += ["--lora-target-modules", *engine.lora_targets]
         command += ["--lora-modules", *(f"{name}={path}" for name, path in engine.adapters.items())]
     return command
 

@@ -14,6 +14,7 @@ ITEMS = (
     "custom_tool_call_output",
 )
 TOOLS = ("function", "custom")
+MEDIA_ENDINGS = ("_url", "_embeds", "_pil")
 
 
 def check_content(asked: dict[str, Any]) -> None:
@@ -60,7 +61,7 @@ def _check_parts(content: Any, field: str) -> None:
 
 def _names_media(name: str) -> bool:
     """Whether an engine would take a part with this key for more than text, whatever its type."""
-    return name.endswith(("_url", "_embeds", "_pil")) or name == "input_audio"
+    return name.endswith(MEDIA_ENDINGS) or name == "input_audio"
 
 
 def _check_tool(tool: dict[str, Any], choice: Any) -> None:

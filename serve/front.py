@@ -15,6 +15,7 @@ from trimtab.recipes.serve import RequestLimits
 from trimtab.serve.errors import Refused, failed, not_here, refused
 from trimtab.serve.forward import PassedOn, forward
 from trimtab.serve.keys import Key, KeyStore
+from trimtab.serve.openapi import described
 from trimtab.serve.rates import InWork, Rates
 from trimtab.serve.records import RequestRecord, Sink, request_id
 from trimtab.serve.requests import check_request, renamed
@@ -43,6 +44,8 @@ def build_front(table: Callable[[], Table], guard: Guard, sinks: list[Sink]) -> 
             Route("/v1/models", front.list_models),
             Route("/v1/chat/completions", front.answer, methods=["POST"]),
             Route("/v1/completions", front.answer, methods=["POST"]),
+            Route("/v1/responses", front.answer, methods=["POST"]),
+            Route("/openapi.json", described(lambda: table().limits, guard.keys is not None)),
         ],
         exception_handlers={Refused: refused, HTTPException: not_here, Exception: failed},
     )

@@ -12,6 +12,7 @@ from trimtab.artifacts.manifest import read_manifest
 from trimtab.artifacts.resources import MIB, directory_size, require_memory
 from trimtab.recipes.schema import Recipe
 from trimtab.recipes.serve import NAME, ServeSection
+from trimtab.serve.adapters import lora_targets
 from trimtab.serve.command import Engine, Hardware, detect_hardware, engine_command, engine_environment
 from trimtab.serve.engine import EngineProcess
 
@@ -88,6 +89,7 @@ def plan(recipe: Recipe, mode: Mode, sockets: Path) -> list[Engine]:
             served={"base": run / "base" / "merged", **adapters},
             adapters=adapters,
             lora_rank=recipe.train.lora_r,
+            lora_targets=lora_targets(adapters.values()),
         )
         return [engine]
     kind = recipe.served_kind

@@ -95,6 +95,9 @@ def json_log(where: str, prompts: bool) -> Sink:
             ) from error
 
     def write(record: RequestRecord) -> None:
-        print(record.line(prompts), file=out, flush=True)
+        try:
+            print(record.line(prompts), file=out, flush=True)
+        except OSError as error:  # a full disk is no reason not to answer
+            print(f"request {record.id} is not in {where}: {error.strerror}", file=sys.stderr, flush=True)
 
     return write

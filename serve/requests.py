@@ -36,6 +36,7 @@ CLOSED = {
     "web_search_options": "the server fetches nothing",
 }
 _TEMPLATE_SWITCHES = (bool, int, float, str)
+RESERVED = ("chat_template", "tokenize", "messages", "conversation", "tools", "documents")  # the renderer's own
 # What a model reads, or an engine turns into a grammar.
 _READ = ("prompt", "messages", "input", "instructions", "tools", "response_format", "structured_outputs", "text")
 _DEEPEST = 100  # levels of a body; an engine takes 64 of a schema
@@ -136,6 +137,10 @@ def _deeper(value: Any, most: int) -> bool:
 
 
 def _check_numbers(asked: dict[str, Any], limits: RequestLimits) -> None:
+    inner = asked.get("repetition_detection")
+    for field, value in [*asked.items(), *(inner.items() if isinstance(inner, dict) else ())]:
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise Refused(400, f"`{field}` has more than 64 bits", param=field)
     for field, (least, most) in number_limits(limits).items():
         value = asked.get(field)
         if value is None:
@@ -159,7 +164,7 @@ def _check_template_switches(given: Any) -> None:
         return
     if not isinstance(given, dict) or not all(isinstance(value, _TEMPLATE_SWITCHES) for value in given.values()):
         raise Refused(400, f"`{field}` must hold switches: words, numbers, true or false by name", param=field)
-    for name in ("chat_template", "tokenize", "messages", "conversation", "tools", "documents"):
+    for name in RESERVED:
         if name in given:
             raise Refused(400, f"`{field}.{name}` is not served here", param=field, code="unsupported_parameter")
 

@@ -11,6 +11,7 @@ from socket import socket
 from tempfile import TemporaryDirectory
 
 import uvicorn
+import uvloop
 
 from trimtab.artifacts.errors import GateError, InputError
 from trimtab.recipes.serve import ServeSection, is_loopback
@@ -43,7 +44,7 @@ def serve(load: Callable[[], Deployment]) -> int:
         fleet = Fleet(deployment, sockets)
         metrics = Metrics(lambda: fleet.table, lambda: fleet.supervisors)
         front = build_front(lambda: fleet.table, guard, [metrics.see, *_sinks(section)])
-        return asyncio.run(_serve(load, section, fleet, metrics, make_server(front, section), listener, admin))
+        return uvloop.run(_serve(load, section, fleet, metrics, make_server(front, section), listener, admin))
 
 
 def make_guard(section: ServeSection) -> Guard:

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from trimtab.artifacts.errors import InputError
 from trimtab.recipes.load import load_recipe
 from trimtab.recipes.serve import RequestLimits, ServeSection
+from trimtab.serve.adapters import lora_targets
 from trimtab.serve.command import (
     Engine,
     Hardware,
@@ -92,12 +96,23 @@ def test_nf4_is_read_by_the_plugin_and_gptq_by_vllm_itself(hardware: Hardware) -
 @pytest.mark.parametrize(("rank", "limit"), [(1, "1"), (4, "8"), (16, "16"), (20, "32")])
 def test_adapters_on_one_engine(rank: int, limit: str) -> None:
     adapters = {"dpo": Path("d"), "orpo": Path("o")}
-    engine = Engine("base", Path("m"), "adapters", Path("s"), {}, adapters, lora_rank=rank)
+    engine = Engine("base", Path("m"), "adapters", Path("s"), {}, adapters, rank, ("k_proj", "q_proj"))
     command = engine_command(engine, SECTION, CPU, 1)
-    at = command.index("--lora-modules")
-    assert command[at + 1 : at + 3] == ["dpo=d", "orpo=o"]
-    assert option(command, "--max-loras") == "2"
+    at = command.index("--lora-target-modules")
+    assert command[at + 1 : at + 6] == ["k_proj", "q_proj", "--lora-modules", "dpo=d", "orpo=o"]
+    assert option(command, "--max-loras") == "3", "one place is left empty for the base"
+    assert option(engine_command(engine, SECTION, GPUS, 1), "--max-loras") == "2"
     assert option(command, "--max-lora-rank") == limit
+
+
+def test_layers_of_adapters_are_named_and_a_head_is_refused(tmp_path: Path) -> None:
+    for name, layers in (("one", ["q_proj", "mlp.up_proj"]), ("two", ["k_proj"]), ("head", ["lm_head"])):
+        tensors = {f"base_model.model.{layer}.lora_A.weight": np.zeros((1, 1), "float32") for layer in layers}
+        (tmp_path / name).mkdir()
+        save_file(tensors, tmp_path / name / "adapter_model.safetensors")
+    assert lora_targets([tmp_path / "one", tmp_path / "two", tmp_path / "none"]) == ("k_proj", "q_proj", "up_proj")
+    with pytest.raises(InputError, match="--mode release"):
+        lora_targets([tmp_path / "one", tmp_path / "head"])
 
 
 def test_plan_has_an_engine_an_arm_or_one_for_all(embedded: Path) -> None:

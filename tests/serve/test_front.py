@@ -1,4 +1,4 @@
-"""The front alone, over small stand-in engines on real Unix sockets (the real ones: tests/test_real_endpoint.py)."""
+"""The front alone, over small stand-in engines on real Unix sockets (tests/test_real_endpoint.py: real)."""
 
 import asyncio
 import json

@@ -146,6 +146,13 @@ def test_no_collector_no_spans(monkeypatch: pytest.MonkeyPatch) -> None:
     assert make_tracer() is not None
 
 
+def test_a_full_disk_stops_no_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    write = json_log("/dev/full", False)
+    for _ in range(2):
+        write(RequestRecord("/v1/completions"))
+    assert capsys.readouterr().err.count("is not in /dev/full: No space left on device") == 2
+
+
 @pytest.mark.parametrize("given", ["a b", "x" * 129, "é", "", None, 'quote"'])
 def test_ids_that_do_not_belong_in_a_log(given: str | None) -> None:
     assert request_id(given) is None

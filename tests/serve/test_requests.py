@@ -55,6 +55,8 @@ def test_what_clients_send_passes(fields: dict[str, Any]) -> None:
         ({"kv_transfer_params": {"remote_host": "10.0.0.1"}}, "engines among themselves"),
         ({"use_beam_search": True}, "as many requests"),
         ({"max_tokens": 101}, "`max_tokens` is 101, 100 at most"),
+        ({"top_k": 2**63}, "`top_k` has more than 64 bits"),
+        ({"repetition_detection": {"min_count": -(2**70)}}, "`min_count` has more than 64 bits"),
         ({"max_completion_tokens": 1e9}, "`max_completion_tokens`"),
         ({"min_tokens": 101}, "`min_tokens`"),
         ({"n": 5}, "`n` is 5, 4 at most"),
