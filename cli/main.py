@@ -10,6 +10,7 @@ import sys
 from types import FrameType
 
 from trimtab.cli import commands
+from trimtab.cli.bench_command import add_bench
 from trimtab.cli.data_arguments import add_data_commands
 from trimtab.cli.export_commands import add_export
 from trimtab.cli.key_commands import add_keys
@@ -36,6 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_export(add("export", help=text))
 
     add_keys(add("keys", help="keys of the endpoint: new, list, revoke"))
+
+    add_bench(add("bench", help="an endpoint's tokens a second and times under load"))
 
     for name, text in (
         ("train", "train the recipe's arms: one adapter each"),

