@@ -37,7 +37,6 @@ def test_adapters_mode_serves_all_arms_on_one_engine(run: Run) -> None:
                 assert answer.choices[0].text
             check_answers_do_not_mix(client)
             check_clients(f"http://127.0.0.1:{run.port}", "orpo")
-            check_clients(f"http://127.0.0.1:{run.port}", "orpo")
             check_a_client_that_leaves(client, f"http://127.0.0.1:{admin}/engines/base/metrics")
             check_a_killed_engine(client, engines[0], run)
             first: queue.Queue[None] = queue.Queue()
