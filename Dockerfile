@@ -66,8 +66,6 @@ CMD ["serve", "/opt/trimtab/recipes/quickstart.yaml", "serve.host=0.0.0.0", "ser
 FROM ${BASE} AS cpu
 ENV PATH=/opt/venv/bin:${PATH} PYTHONUNBUFFERED=1 HOME=/data/cache USER=trimtab \
     TRIMTAB_HOME=/data/cache TRIMTAB_KEYS=/data/runs/.keys/keys.sqlite
-# Here is no compiler: what vLLM would compile even in its eager mode (ranks of log-probabilities) runs as it is.
-ENV TORCH_COMPILE_DISABLE=1
 # vLLM's kernels are linked with libnuma, those of bitsandbytes with libgomp.
 # hadolint ignore=DL3008
 RUN apt-get update \

@@ -1,5 +1,6 @@
 """What this machine can do, what is missing, and the command that mends it."""
 
+import ctypes.util
 import importlib.util
 import os
 import platform
@@ -36,6 +37,8 @@ def report() -> int:
         problems.append(f"the embedded model {EMBEDDED} is missing: make setup")
     if not (shutil.which("chromium") or shutil.which("google-chrome")):
         _line("browser", "none (only the page's tests need one): make browser")
+    if not gpus and not ctypes.util.find_library("numa"):
+        problems.append("vLLM's CPU build needs libnuma: apt-get install libnuma1")
     problems += _against_lock("gpu" if gpus else "cpu")
     for problem in problems:
         print(f"  ✗ {problem}")

@@ -107,6 +107,8 @@ def engine_environment(index: int, section: ServeSection, hardware: Hardware, en
     else:
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(section.kv_cache_gib)
         environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        # Even eager, vLLM compiles two small functions (ranks of log-probabilities), and ends without a compiler.
+        environment["TORCH_COMPILE_DISABLE"] = "1"
         environment["OMP_NUM_THREADS"] = str(max(1, hardware.cpus // engines))
     return environment
 
