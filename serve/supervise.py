@@ -9,7 +9,7 @@ from trimtab.artifacts.errors import GateError
 from trimtab.artifacts.manifest import Manifest
 from trimtab.recipes.serve import ServeSection
 from trimtab.serve.engine import EngineProcess
-from trimtab.serve.verify import probe_limit, verify_engine
+from trimtab.serve.verify import Drifted, probe_limit, verify_engine
 
 _TRIES = 6  # starts in a row that may fail before an engine is given up
 _LONGEST_WAIT = 60  # seconds between two of them
@@ -98,8 +98,13 @@ class Supervisor:
     async def _verify(self, name: str, manifest: Manifest) -> tuple[float, float]:
         """The difference from the manifest's probes, and its limit. GateError when it is beyond."""
         limit = probe_limit(self.section, manifest.kind)
-        self.differences[name] = (await verify_engine(self.process.client, name, manifest, limit), limit)
-        return self.differences[name]
+        try:
+            difference = await verify_engine(self.process.client, name, manifest, limit)
+        except Drifted as error:
+            self.differences[name] = (error.difference, limit)
+            raise
+        self.differences[name] = (difference, limit)
+        return difference, limit
 
     async def _ended(self) -> None:
         while self.process.exit_code is None:

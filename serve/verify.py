@@ -26,6 +26,14 @@ def probe_limit(section: ServeSection, kind: str) -> float:
     return section.probe_limit * (2 if kind == "nf4" else 1)
 
 
+class Drifted(GateError):
+    """An engine whose answers differ from its artifact's by ``difference`` nats a token, more than is allowed."""
+
+    def __init__(self, difference: float, message: str) -> None:
+        super().__init__(message)
+        self.difference = difference
+
+
 async def verify_engine(client: httpx.AsyncClient, model: str, manifest: Manifest, limit: float) -> float:
     """Worst probe difference of the served ``model`` from its manifest, in nats a token.
 
@@ -38,9 +46,10 @@ async def verify_engine(client: httpx.AsyncClient, model: str, manifest: Manifes
         got = await served_logprobs(client, model, probe)
         worst = max(worst, probe_difference(probe.logprobs, got))
     if not worst <= limit:
-        raise GateError(
+        raise Drifted(
+            worst,
             f"{model} does not answer as its artifact does: log-probabilities on the probe prompts differ by "
-            f"{worst:.3f} nats a token, limit {limit:g}; it was not made ready"
+            f"{worst:.3f} nats a token, limit {limit:g}; it was not made ready",
         )
     return worst
 

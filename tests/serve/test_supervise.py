@@ -149,6 +149,7 @@ def test_a_first_start_that_fails_is_an_error_at_once(tmp_path: Path) -> None:
             with pytest.raises(GateError, match=r"differ by 0\.500 nats"):
                 await case.supervisor.bring_up()
             assert not case.process.ready
+            assert case.supervisor.differences == {"a": (pytest.approx(0.5), 0.1)}  # the metric shows it
         finally:
             await case.process.stop(grace=2)
 
