@@ -36,8 +36,15 @@ def add_export(command: ArgumentParser) -> None:
     _add_merge(parts.add_parser("merge", help="an adapter into its base, tensor by tensor, measured"))
     _add_quantize(parts.add_parser("quantize", help="a model to GPTQ, NF4 or GGUF, measured"))
     add_verify(parts.add_parser("verify", help="how far one model is from another, measured"))
+    _add_profile(parts.add_parser("profile", help="what `trimtab compare` measures of every model of a recipe"))
     add_inspect(parts.add_parser("inspect", help="check every digest of an artifact, print where it comes from"))
     add_push(parts.add_parser("push", help="an artifact to a hub repository"))
+
+
+def _add_profile(command: ArgumentParser) -> None:
+    command.add_argument("recipe", metavar="RECIPE", help="a recipe whose section compare has a measure")
+    command.add_argument("overrides", nargs="*", metavar="section.key=value", help="override a recipe key")
+    command.set_defaults(run=profile)
 
 
 def _add_merge(command: ArgumentParser) -> None:
@@ -79,6 +86,22 @@ def _add_common(command: ArgumentParser) -> None:
     command.add_argument(
         "--unverified", action="store_true", help="leave out the measurement, which needs both models in memory"
     )
+
+
+def profile(arguments: Namespace) -> int:
+    """Profiles of every arm, seed and export step; those that are up to date are kept."""
+    from trimtab.cli.quiet import quiet_gptqmodel
+    from trimtab.recipes.load import load_recipe
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    quiet_gptqmodel()
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    from trimtab.export.profiles import write_profiles
+
+    write_profiles(recipe)
+    return 0
 
 
 def export(arguments: Namespace) -> int:

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from trimtab.artifacts.base_model import EMBEDDED
 from trimtab.artifacts.served import ServedKind, served_kind
 from trimtab.data.source import Source
+from trimtab.recipes.compare import CompareSection
 from trimtab.recipes.export import ExportSection
 from trimtab.recipes.section import Count, Port, Positive, Section
 from trimtab.recipes.serve import ServeSection
@@ -109,6 +110,7 @@ class TrainSection(Section):
     gradient_checkpointing: bool = False
     logging_steps: Count = 1
     log_logits: bool = False
+    count_flops: bool = False
     report_to: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...] = ("tensorboard",)
     eval_steps: Count | None = None
     eval_pairs: Count = 32
@@ -168,20 +170,15 @@ class DemoSection(Section):
     max_tokens: Count = 160
 
 
-class CompareSection(Section):
-    """The comparison: answers to held-out prompts through the endpoint, greedy."""
-
-    prompts: Count = 24
-    side_by_side: Count = 3
-    max_tokens: Count = 160
-    concurrency: Count = 8
-
-
 class Recipe(Section):
-    """One experiment."""
+    """One experiment.
+
+    ``seeds``: every arm is trained with each; the first is that of what is exported and served, and is ``seed``.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     seed: Annotated[int, Field(ge=0)] = 0
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
     output_dir: str = "runs"
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
@@ -191,6 +188,37 @@ class Recipe(Section):
     demo: DemoSection = DemoSection()
     compare: CompareSection = CompareSection()
     sweep: SweepSection | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _seed_of_seeds(cls, value: Any) -> Any:
+        """Where only ``seeds`` are given, the first of them is ``seed``."""
+        seeds = value.get("seeds") if isinstance(value, dict) else None
+        if isinstance(seeds, list | tuple) and seeds and "seed" not in value:
+            return {**value, "seed": seeds[0]}
+        return value
+
+    @model_validator(mode="after")
+    def _consistent_seeds(self) -> "Recipe":
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: each seed once")
+        if self.seeds and self.seeds[0] != self.seed:
+            raise ValueError(
+                f"seeds begins with {self.seeds[0]}, seed is {self.seed}: the first of seeds is the one that is "
+                "exported and served; leave seed out, or put it first"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tuned_apart(self) -> "Recipe":
+        if self.compare.tune and isinstance(self.data.heldout, float):
+            raise ValueError(
+                "compare.tune holds out a share of the training pairs for itself, which data.heldout as a share "
+                "would be too: give held-out pairs of their own (`trimtab data split SRC --train OUT --heldout OUT`)"
+            )
+        if self.compare.gate.arm and self.compare.gate.arm not in self.arms:
+            raise ValueError(f"compare.gate.arm: no arm is called {self.compare.gate.arm}; {', '.join(self.arms)}")
+        return self
 
     @model_validator(mode="after")
     def _aliases_of_arms(self) -> "Recipe":
@@ -207,6 +235,15 @@ class Recipe(Section):
     def run_dir(self) -> Path:
         """Where this experiment's artifacts live."""
         return Path(self.output_dir) / self.name
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds that arms are trained with, that of the exported ones first."""
+        return self.seeds or (self.seed,)
+
+    def seed_dir(self, seed: int) -> Path:
+        """Where the arms trained with ``seed`` lie: the run itself for the first, a folder in it for others."""
+        return self.run_dir if seed == self.seed else self.run_dir / "seeds" / f"seed-{seed}"
 
     @property
     def arms(self) -> tuple[str, ...]:

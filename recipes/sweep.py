@@ -1,5 +1,6 @@
 """The ``sweep`` section of a recipe: which keys are searched, where, and for how long."""
 
+from itertools import product
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -61,7 +62,7 @@ class SweepSection(BaseModel):
     The aim is fixed: held-out preference accuracy, between equals the held-out loss; for arm ``sft`` the loss.
     ``ranges`` has keys as on the command line (``train.orpo.beta``). The first ``startup_trials`` are drawn at
     random, and the median pruner does not prune before so many were trained to their end. ``seed`` None: the
-    recipe's.
+    recipe's. ``sampler: grid`` takes all combinations of ``choices`` in turn, the last key's fastest.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,6 +70,24 @@ class SweepSection(BaseModel):
     arm: str | None = None
     trials: Annotated[int, Field(ge=1)] = 20
     ranges: Annotated[dict[str, Range], Field(min_length=1)]
+    sampler: Literal["tpe", "grid"] = "tpe"
     pruner: Literal["median", "hyperband", "none"] = "median"
     startup_trials: Annotated[int, Field(ge=1)] = 5
     seed: Annotated[int, Field(ge=0)] | None = None
+
+    @property
+    def grid(self) -> list[dict[str, Any]]:
+        """All combinations of the ranges' choices, by key."""
+        return [
+            dict(zip(self.ranges, values, strict=True))
+            for values in product(*(one.choices for one in self.ranges.values()))
+        ]
+
+    @model_validator(mode="after")
+    def _grid_of_choices(self) -> "SweepSection":
+        if self.sampler == "grid":
+            if not all(one.choices for one in self.ranges.values()):
+                raise ValueError("sampler: grid takes choices, not low and high, for every key")
+            if self.trials > len(self.grid):
+                raise ValueError(f"sampler: grid has {len(self.grid)} combinations, trials is {self.trials}")
+        return self

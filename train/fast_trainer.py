@@ -76,6 +76,7 @@ class PairTrainer(Durable, Trainer):
             for name, value in figures.items():
                 self._figures[name] = self._figures[name] + value if name in self._figures else value
             self._tokens += piece.tokens
+            self.state.num_input_tokens_seen += piece.tokens  # of this process; kept in checkpoints
         self._batches += 1
         return loss * (self.args.world_size / share)
 

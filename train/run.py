@@ -25,7 +25,7 @@ from trimtab.train.job import Job
 # Keys that change how a run goes, not what comes out.
 _NO_INPUTS = {
     *("arms", "sft", "orpo", "dpo", "sft_dpo", "report_to", "save_steps", "fsdp"),
-    *("logging_steps", "log_logits", "per_device_eval_batch_size"),
+    *("logging_steps", "log_logits", "per_device_eval_batch_size", "count_flops"),
 }
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
@@ -133,27 +133,33 @@ def _job(recipe: Recipe, arm: TrainedArm, base: BaseModel, manifest: Manifest) -
 def _trained(job: Job, manifest: Manifest) -> Any:
     """The trainer after training and evaluation; their figures go into ``manifest``."""
     from trimtab.train.checkpoints import latest, seconds_in, step_of
+    from trimtab.train.cost import CostMeter
     from trimtab.train.durable import StopOnSignal
     from trimtab.train.engine import make_trainer
+    from trimtab.train.flops import MatrixFlops
     from trimtab.train.metrics import MetricsLog, peak_memory_mib
     from trimtab.train.plots import plot_training
 
     arm, directory, stop = job.arm, job.work_dir.parent, StopOnSignal()
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(directory / "tensorboard"))
     log = [MetricsLog(directory / "metrics.jsonl", label=f"train {arm}")] if is_main_process() else []
-    trainer = make_trainer(job, [*log, stop])
+    flops = [MatrixFlops()] if job.section.count_flops else []
+    trainer = make_trainer(job, [*log, stop, *flops])
     checkpoint = latest(job.work_dir)
     if checkpoint:
         print(f"{arm}: goes on from step {step_of(checkpoint)}", flush=True)
     trainer.seconds_before, trainer.began = seconds_in(checkpoint), time.monotonic()
+    meter = CostMeter().start()
     if checkpoint is None or not trainer.take_up_finished(checkpoint):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = trainer.seconds_before + time.monotonic() - trainer.began
+    cost = {} if checkpoint else meter.figures(trainer.args.world_size)  # of a part it would mislead
     if stop.received:
         print(f"{arm}: stopped after step {trainer.state.global_step}; the same command goes on from there")
         raise SystemExit(128 + stop.received)
     evaluation = {key: value for key, value in trainer.evaluate().items() if isinstance(value, int | float)}
-    section, steps = job.section, trainer.state.global_step
+    section, steps, processes = job.section, trainer.state.global_step, trainer.args.world_size
+    counted = flops[0].total(trainer.state) if flops else None
     manifest.metrics |= {
         "train_seconds": round(seconds, 1),
         "peak_memory_mib": peak_memory_mib(),
@@ -161,7 +167,10 @@ def _trained(job: Job, manifest: Manifest) -> Any:
         "pairs_seen": steps
         * section.per_device_train_batch_size
         * section.gradient_accumulation_steps
-        * trainer.args.world_size,
+        * processes,
+        "tokens_seen": trainer.state.num_input_tokens_seen * processes or None,
+        "matrix_flops": counted and counted * processes,
+        **cost,
         **evaluation,
     }
     if not all(math.isfinite(value) for value in evaluation.values()):

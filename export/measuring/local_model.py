@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 from trimtab.export.measuring.answers import Answer, batches
 from trimtab.export.measuring.distributions import Distributions
 
-_GREEDY_ROWS = 8  # prompts answered at once
+ROWS = 8  # prompts answered at once
+# Rows of the prompts, logits [rows, vocabulary] and the place in the answer in, the next tokens out, [rows, 1].
+Choose = Callable[[slice, Tensor, int], Tensor]
 
 
 class LocalModel:
@@ -39,10 +42,16 @@ class LocalModel:
     @torch.inference_mode()
     def greedy(self, prompts: list[list[int]], limit: int, stop: int) -> list[list[int]]:
         """Each prompt's most likely continuation token by token, ``limit`` at most, ``stop`` included."""
+        tokens = self.continued(prompts, limit, stop, lambda rows, logits, place: logits.argmax(-1, keepdim=True))
+        return [until(row, stop) for row in tokens]
+
+    @torch.inference_mode()
+    def continued(self, prompts: list[list[int]], limit: int, stop: int, choose: Choose) -> list[list[int]]:
+        """Each prompt's continuation by the token that ``choose`` takes, up to where all of a batch have ended."""
         answers: list[list[int]] = []
-        for at in range(0, len(prompts), _GREEDY_ROWS):
-            tokens = self._continued(prompts[at : at + _GREEDY_ROWS], limit, stop)
-            answers += [until(row, stop) for row in tokens]
+        for at in range(0, len(prompts), ROWS):
+            rows = slice(at, at + ROWS)
+            answers += self._continued(prompts[rows], limit, stop, partial(choose, rows))
         return answers
 
     def follows(self, answers: list[Answer], limit: int, stop: int, max_tokens: int) -> list[int]:
@@ -58,12 +67,14 @@ class LocalModel:
                 agreed[index] = leading(answer.answer, own)
         return agreed
 
-    def _continued(self, prompts: list[list[int]], limit: int, stop: int) -> list[list[int]]:
+    def _continued(
+        self, prompts: list[list[int]], limit: int, stop: int, choose: Callable[[Tensor, int], Tensor]
+    ) -> list[list[int]]:
         ids, mask = self._padded(prompts, left=True)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         cache, steps = None, []
         ended = torch.zeros(len(prompts), dtype=torch.bool, device=self._device)
-        for _ in range(limit):
+        for place in range(limit):
             with self._head_sees(lambda hidden: hidden[:, -1:]):
                 out = self.model(
                     input_ids=ids,
@@ -72,7 +83,7 @@ class LocalModel:
                     past_key_values=cache,
                     use_cache=True,
                 )
-            cache, ids = out.past_key_values, out.logits[:, -1:].argmax(-1)
+            cache, ids = out.past_key_values, choose(out.logits[:, -1], place)
             steps.append(ids)
             ended |= ids[:, 0] == stop
             if ended.all():

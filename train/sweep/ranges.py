@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Keys that decide how it is measured: trials that differ in one of them cannot be compared.
 _MEASURE = ("data.heldout", "data.seed", "train.eval_pairs", "train.eval_steps")
 # Keys of TrainSection that leave the trained weights and their figures as they are.
-_WITHOUT_EFFECT = ("arms", "report_to", "logging_steps", "log_logits", "save_steps", "fsdp")
+_WITHOUT_EFFECT = ("arms", "report_to", "logging_steps", "log_logits", "save_steps", "fsdp", "count_flops")
 _ARM_SECTIONS = ("sft", "orpo", "dpo", "sft_dpo")
 _SIGNIFICANT_DIGITS = 4
 

@@ -106,12 +106,15 @@ def best_of(study: optuna.Study) -> FrozenTrial | None:
     return max(trained, key=lambda t: (sign * (t.value or 0.0), -t.number), default=None)
 
 
-def sampler(plan: Plan, drawn: int) -> optuna.samplers.TPESampler:
-    """TPE for the draw after ``drawn`` counted trials.
+def sampler(plan: Plan, drawn: int) -> optuna.samplers.BaseSampler:
+    """TPE, or the grid's next point, for the draw after ``drawn`` counted trials.
 
     A sampler for each draw, seeded by seed and count: a sweep that was killed goes on with the draws that it would
     have made. One sampler, seeded again when the sweep goes on, would repeat its first draws.
     """
+    if plan.section.sampler == "grid":
+        point = {k: json.dumps(v) if isinstance(v, list) else v for k, v in plan.section.grid[drawn].items()}
+        return optuna.samplers.PartialFixedSampler(point, optuna.samplers.RandomSampler(seed=0))
     seed = plan.recipe.seed if plan.section.seed is None else plan.section.seed
     (state,) = np.random.SeedSequence((seed, drawn)).generate_state(1)
     return optuna.samplers.TPESampler(n_startup_trials=plan.section.startup_trials, seed=int(state))
