@@ -4,7 +4,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ def doctor(arguments: Namespace) -> int:
 
 def train(arguments: Namespace) -> int:
     """Train one arm here, or each arm in processes of its own (so that its peak memory is its own)."""
-    recipe = _recipe(arguments)
+    recipe = recipe_of(arguments)
     from trimtab.cli.quiet import quiet_gptqmodel
     from trimtab.train.run import check_inputs, finished, is_main_process, train_arm
 
@@ -40,7 +39,7 @@ def train(arguments: Namespace) -> int:
             continue
         if processes > 1:  # one process checks its inputs itself, many would each say what is wrong
             check_inputs(recipe, processes)
-        code = _child("train", arguments, "--arm", arm, processes=processes)
+        code = child("train", arguments, "--arm", arm, processes=processes)
         if code:
             return code
     return 0
@@ -54,7 +53,7 @@ def serve(arguments: Namespace) -> int:
     from trimtab.serve.run import serve as run_serve
 
     if not Path(arguments.recipe.rpartition("=")[2]).is_dir():
-        return run_serve(lambda: of_recipe(_recipe(arguments), arguments.mode))
+        return run_serve(lambda: of_recipe(recipe_of(arguments), arguments.mode))
     if arguments.mode == "adapters":
         raise InputError("--mode adapters is for a recipe: it says which base the adapters belong to")
     overrides = [each for each in arguments.overrides if "." in each.partition("=")[0] and not _names_model(each)]
@@ -70,7 +69,7 @@ def _names_model(argument: str) -> bool:
 
 def demo(arguments: Namespace) -> int:
     """The page; with ``--serve`` the endpoint too."""
-    recipe = _recipe(arguments)
+    recipe = recipe_of(arguments)
     from trimtab.demo.run import demo as run_demo
 
     if not arguments.serve:
@@ -81,40 +80,8 @@ def demo(arguments: Namespace) -> int:
         return run_demo(recipe)
 
 
-def compare(arguments: Namespace) -> int:
-    """Compare over the endpoint; it is started if it is not up. A finished report is shown again."""
-    recipe = _recipe(arguments)
-    from trimtab.cli.endpoint import running_endpoint
-    from trimtab.compare.run import compare as run_compare
-    from trimtab.compare.run import finished_report, print_report
-
-    if not finished_report(recipe):
-        with running_endpoint(recipe, arguments.recipe, arguments.overrides):
-            run_compare(recipe)
-    print_report(recipe)
-    return 0
-
-
-def run(arguments: Namespace) -> int:
-    """All stages, the heavy ones in processes of their own; ends with the report and where the time went."""
-    arguments.arm, arguments.nproc = None, 1
-    spent: dict[str, float] = {}
-    for name, stage in (
-        ("train", lambda: train(arguments)),
-        ("export", lambda: _child("export", arguments)),
-        ("serve and compare", lambda: compare(arguments)),
-    ):
-        began = time.monotonic()
-        code = stage()
-        spent[name] = time.monotonic() - began
-        if code:
-            return code
-    parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in spent.items())
-    print(f"time: {sum(spent.values()) / 60:.1f} min ({parts})")
-    return 0
-
-
-def _recipe(arguments: Namespace) -> "Recipe":
+def recipe_of(arguments: Namespace) -> "Recipe":
+    """The recipe that the arguments name, with its overrides."""
     from trimtab.recipes.load import load_recipe
 
     return load_recipe(arguments.recipe, arguments.overrides)
@@ -129,9 +96,12 @@ def child_command(
     return [sys.executable, *(launcher if processes > 1 else []), *line]
 
 
-def _child(command: str, arguments: Namespace, *more: str, processes: int = 1) -> int:
-    """Run another trimtab command in a process of its own; its exit code."""
-    line = child_command(command, arguments.recipe, arguments.overrides, list(more), processes)
+def child(
+    command: str, arguments: Namespace, *more: str, processes: int = 1, first: list[str] | None = None
+) -> int:
+    """Run another trimtab command, or its part ``first``, in a process of its own; its exit code."""
+    words = [*(first or []), arguments.recipe]
+    line = child_command(command, words[0], [*words[1:], *arguments.overrides], list(more), processes)
     with subprocess.Popen(line) as child:
         try:
             return child.wait()

@@ -12,6 +12,7 @@ from types import FrameType
 from trimtab.cli import commands
 from trimtab.cli.bench_command import add_bench
 from trimtab.cli.data_arguments import add_data_commands
+from trimtab.cli.experiment_commands import add_compare, add_run
 from trimtab.cli.export_commands import add_export
 from trimtab.cli.key_commands import add_keys
 from trimtab.cli.sweep_commands import add_sweep
@@ -44,8 +45,6 @@ def build_parser() -> argparse.ArgumentParser:
         ("train", "train the recipe's arms: one adapter each"),
         ("serve", "one OpenAI endpoint over a recipe's arms or artifacts' directories, verified first"),
         ("demo", "the comparison page over a running endpoint"),
-        ("compare", "answers of all arms through the endpoint, and the report"),
-        ("run", "all stages; finished ones are not done again"),
     ):
         command = add(name, help=text)
         directory = "DIR|" if name == "serve" else ""
@@ -62,6 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
             )
         if name == "demo":
             command.add_argument("--serve", action="store_true", help="start the endpoint too")
+    add_compare(add("compare", help="the experiment's figures with intervals, its report; a gate between two runs"))
+    add_run(add("run", help="all stages; finished ones are not done again"))
     return parser
 
 

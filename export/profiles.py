@@ -46,14 +46,12 @@ def places(recipe: Recipe) -> list[Place]:
 
 def profile_inputs(recipe: Recipe) -> dict[str, Any]:
     """What a profile depends on beside the model's files."""
-    from trimtab.export.measuring.profile import GENERAL_TEXT
-
     section = recipe.compare
     if section.measure is None:
         raise InputError("the recipe measures no profiles: give its section compare a measure, e.g. measure: {}")
     return {
         "heldout": resolve(recipe.data).heldout_parent.digest,
-        "general_text": sha256(GENERAL_TEXT),
+        "general_text": sha256(Path(__file__).with_name("measuring") / "general_text.txt"),
         "measure": section.measure.model_dump(),
         "prompts": section.prompts,
         "max_tokens": section.max_tokens,

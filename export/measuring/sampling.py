@@ -16,9 +16,9 @@ def sampled(model: LocalModel, prompts: list[list[int]], limit: int, stop: int, 
     draws = torch.rand(len(prompts), limit, generator=generator, dtype=torch.float64)
 
     def draw(rows: slice, logits: torch.Tensor, place: int) -> torch.Tensor:
-        ordered, tokens = torch.sort(torch.softmax(logits.double(), -1), descending=True, dim=-1)
-        below = ordered.cumsum(-1) < draws[rows, place].to(logits.device)[:, None]
-        at = below.sum(-1, keepdim=True).clamp(max=logits.shape[-1] - 1)
-        return tokens.gather(-1, at)
+        reached = torch.softmax(logits.double(), -1).cumsum(-1)
+        last = torch.full_like(reached[:, :1], reached.shape[-1] - 1, dtype=torch.long)  # where rounding stops short
+        wanted = draws[rows, place].to(logits.device)[:, None]
+        return torch.minimum(torch.searchsorted(reached, wanted, right=True), last)
 
     return [until(answer, stop) for answer in model.continued(prompts, limit, stop, draw)]
