@@ -1,15 +1,18 @@
-"""The comparison: one row an arm, some answers side by side, as a table, JSON and a page."""
+"""The comparison stage: profiles, manifests and answers in; report.json, index.html and report.md out."""
 
 import json
-import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from trimtab.artifacts.digests import sha256
+from trimtab.artifacts.errors import InputError
 from trimtab.artifacts.lineage import parent_of
 from trimtab.artifacts.manifest import Manifest, Parent, current, new_artifact, read_manifest
-from trimtab.compare.answers import Answer, collect_answers
-from trimtab.compare.page import render_page
+from trimtab.artifacts.profiles import Profile, profile_path
+from trimtab.compare.gather import SERVED, Profiles, curves, expected, read_profiles, served_profiles, trainings
+from trimtab.compare.tuning import chosen
+from trimtab.data.pair import Pair
+from trimtab.data.read import read_pairs
 from trimtab.data.resolve import resolve
 from trimtab.recipes.schema import Recipe
 
@@ -20,7 +23,7 @@ def report_dir(recipe: Recipe) -> Path:
 
 
 def finished_report(recipe: Recipe) -> Manifest | None:
-    """The report's manifest if it was made from the artifacts that are there now."""
+    """The report's manifest if it was made from what is there now."""
     try:
         parents = _parents(recipe)
     except ValueError:
@@ -29,75 +32,114 @@ def finished_report(recipe: Recipe) -> Manifest | None:
 
 
 def compare(recipe: Recipe) -> None:
-    """Ask every arm, put the figures together and write ``report/``."""
+    """Put everything together and write ``report/``. Asks the endpoint where the recipe wants that."""
     manifest = Manifest(kind="report", arm="all", recipe=_inputs(recipe), parents=_parents(recipe))
-    pairs = resolve(recipe.data).heldout[: recipe.compare.prompts]
-    began = time.monotonic()
-    answers = collect_answers(recipe.serve.url, recipe.arms, pairs, recipe.compare, recipe.seed)
-    report = {
-        "name": recipe.name,
-        "model": recipe.model.name_or_path,
-        "artifact": recipe.served_kind,
-        "prompts": len(pairs),
-        "answer_seconds": round(time.monotonic() - began, 1),
-        "arms": [_row(recipe, arm, answers[arm]) for arm in recipe.arms],
-        "answers": [
-            {
-                "prompt": pair.prompt[-1]["content"],
-                "chosen": pair.chosen[0]["content"],
-                "rejected": pair.rejected[0]["content"],
-                **{arm: asdict(answers[arm][index]) for arm in recipe.arms},
-            }
-            for index, pair in enumerate(pairs)
-        ],
-        "recipe": recipe.model_dump(mode="json"),
-    }
+    data, section = resolve(recipe.data), recipe.compare
+    pairs = data.heldout[: section.prompts]
+    profiles: Profiles = read_profiles(recipe) if section.measure else {}
+    if section.through_endpoint:
+        profiles[SERVED] = served_profiles(recipe, pairs)
+    from trimtab.compare.classifier import train_classifier
+    from trimtab.compare.markdown import render_markdown
+    from trimtab.compare.page import render_page
+    from trimtab.compare.report import build
+
+    report = build(
+        recipe,
+        profiles,
+        trainings(recipe),
+        {arm: read_manifest(recipe.run_dir / arm / recipe.served_kind) for arm in recipe.arms},
+        pairs,
+        train_classifier(data.train, data.heldout),
+        curves=curves(recipe),
+        tuned=_tuned(recipe),
+        votes=_votes(recipe),
+        judged=_judged(recipe, pairs, profiles.get(SERVED) or profiles[recipe.trained_kind]),
+        lm_eval=_lm_eval(recipe),
+    )
     with new_artifact(report_dir(recipe), manifest) as partial:
-        (partial / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-        (partial / "index.html").write_text(render_page(report))
+        text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
+        (partial / "report.json").write_text(text + "\n", encoding="utf-8")
+        (partial / "index.html").write_text(render_page(report), encoding="utf-8")
+        (partial / "report.md").write_text(render_markdown(report), encoding="utf-8")
 
 
 def load_report(recipe: Recipe) -> dict[str, Any]:
     """The finished report's content."""
     read_manifest(report_dir(recipe), "report")
-    content: dict[str, Any] = json.loads((report_dir(recipe) / "report.json").read_text())
+    content: dict[str, Any] = json.loads((report_dir(recipe) / "report.json").read_text(encoding="utf-8"))
     return content
 
 
 def print_report(recipe: Recipe) -> None:
-    """The table, then some prompts with every arm's answer side by side."""
+    """The table, some prompts with every arm's answer side by side, and what to ship."""
     from trimtab.compare.table import print_tables
 
-    print_tables(load_report(recipe), recipe.compare.side_by_side)
+    report = load_report(recipe)
+    print_tables(report, recipe.compare.side_by_side)
+    print(*report["verdict"]["sentences"], sep="\n")
     print(f"report: {report_dir(recipe) / 'index.html'}")
 
 
-def _row(recipe: Recipe, arm: str, answers: list[Answer]) -> dict[str, Any]:
-    """One arm's figures, from its manifests and its answers."""
-    trained = arm != "base"
-    adapter = read_manifest(recipe.run_dir / arm / recipe.trained_kind).metrics if trained else {}
-    shipped = read_manifest(recipe.run_dir / arm / recipe.served_kind)
-    drift = shipped.metrics["drift"]
-    return {
-        "arm": arm,
-        "train_seconds": adapter.get("train_seconds"),
-        "peak_memory_mib": adapter.get("peak_memory_mib"),
-        "preference_accuracy": drift["preference_accuracy"],
-        "preference_pairs": drift["pairs"],
-        "chosen_style_rate": sum(not answer.faults for answer in answers) / len(answers),
-        "mean_tokens": sum(answer.tokens for answer in answers) / len(answers),
-        "quantized_kl": drift["kl"] if shipped.kind != "merged" else None,
-        "quantized_top1": drift["top1"] if shipped.kind != "merged" else None,
-        "size_mib": shipped.metrics["size_mib"],
-        "digest": shipped.digest,
-    }
+def _votes(recipe: Recipe) -> list[tuple[str, str]]:
+    """People's preferences between arms, (better, worse), from the file of votes."""
+    if recipe.compare.votes is None:
+        return []
+    found = [
+        (str(pair.extra["chosen_arm"]), str(pair.extra["rejected_arm"]))
+        for pair in read_pairs(recipe.compare.votes)
+        if "chosen_arm" in pair.extra
+    ]
+    if not found:
+        raise InputError(
+            f"compare.votes: {recipe.compare.votes} holds no votes between arms; give the file that the comparison "
+            "page wrote"
+        )
+    return found
+
+
+def _tuned(recipe: Recipe) -> dict[str, Any]:
+    """What the search tried for each arm, where there was one."""
+    if not recipe.compare.tune:
+        return {}
+    found = {arm: chosen(recipe, arm) for arm in recipe.train.arms}
+    return {arm: {key: known[key] for key in ("learning_rate", "trials")} for arm, known in found.items() if known}
+
+
+def _judged(recipe: Recipe, pairs: list[Pair], profiles: dict[str, list[Profile]]) -> list[dict[str, Any]]:
+    if recipe.compare.judge is None:
+        return []
+    from trimtab.compare.judge import judge_arms
+
+    said = {arm: [answer.text for answer in seeds[0].answers] for arm, seeds in profiles.items()}
+    return judge_arms(recipe.compare.judge, [pair.asked for pair in pairs], said)
+
+
+def _lm_eval(recipe: Recipe) -> dict[str, Any]:
+    if recipe.compare.lm_eval is None:
+        return {}
+    from trimtab.compare.lm_eval import evaluate_arms
+
+    return evaluate_arms(recipe)
 
 
 def _inputs(recipe: Recipe) -> dict[str, Any]:
-    return {"compare": recipe.compare.model_dump(), "seed": recipe.seed}
+    """The gate judges a report and is no part of it."""
+    section = recipe.compare.model_dump(mode="json", exclude={"gate", "side_by_side"})
+    return {"compare": section, "seed": recipe.seed, "seeds": list(recipe.all_seeds)}
 
 
 def _parents(recipe: Recipe) -> list[Parent]:
+    """Shipped artifacts, held-out pairs, trainings of further seeds, profiles and votes."""
     directories = [recipe.run_dir / arm / recipe.served_kind for arm in recipe.arms]
-    shipped = [parent_of(directory, read_manifest(directory)) for directory in directories]
-    return [*shipped, resolve(recipe.data).heldout_parent]
+    further = [s for s in recipe.all_seeds if s != recipe.seed]
+    directories += [recipe.seed_dir(s) / arm / recipe.trained_kind for s in further for arm in recipe.train.arms]
+    found = [parent_of(directory, read_manifest(directory)) for directory in directories]
+    files = [profile_path(recipe.run_dir, arm, seed, form) for arm, seed, form in expected(recipe)]
+    if recipe.compare.votes:
+        files.append(Path(recipe.compare.votes))
+    for path in files:
+        if not path.is_file():
+            raise InputError(f"{path} is not there")
+        found.append(Parent(path=str(path), digest=sha256(path), kind="file"))
+    return [*found, resolve(recipe.data).heldout_parent]
