@@ -61,7 +61,9 @@ def build_parser() -> argparse.ArgumentParser:
             )
         if name == "demo":
             command.add_argument("--serve", action="store_true", help="start the endpoint too")
-    add_compare(add("compare", help="the experiment's figures with intervals, its report; a gate between two runs"))
+    add_compare(
+        add("compare", help="the experiment's figures with intervals, its report; a gate between two runs")
+    )
     add_run(add("run", help="all stages; finished ones are not done again"))
     return parser
 

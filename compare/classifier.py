@@ -7,7 +7,7 @@ import numpy as np
 
 from trimtab.data.pair import Pair
 
-_TOKEN = r"\w+|[^\w\s]|\n"  # marks and line breaks are words too: form is a part of style
+_TERM = r"\w+|[^\w\s]|\n"  # marks and line breaks are words too: form is a part of style
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def train_classifier(train: list[Pair], heldout: list[Pair], seed: int = 0) -> S
     from sklearn.pipeline import make_pipeline
 
     model = make_pipeline(
-        TfidfVectorizer(token_pattern=_TOKEN, ngram_range=(1, 2), min_df=min(2, len(train)), sublinear_tf=True),
+        TfidfVectorizer(token_pattern=_TERM, ngram_range=(1, 2), min_df=min(2, len(train)), sublinear_tf=True),
         LogisticRegression(C=10.0, max_iter=1000, random_state=seed),
     )
     texts, labels = _labelled(train)

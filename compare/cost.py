@@ -21,7 +21,8 @@ class Cost:
 def costs(by_seed: dict[str, list[dict[str, Any]]]) -> dict[str, Cost]:
     """Costs by arm, from the metrics of each arm's trainings, one a seed: means over seeds.
 
-    What a seed does not tell is left out of its mean; ``share`` is of arm sft-dpo's total, None where there is none.
+    What a seed does not tell is left out of its mean; ``share`` is of arm sft-dpo's total, None where there is
+    none.
     """
     stages = {
         arm: {key: _mean([run.get(key) for run in runs]) for key in (*SUMMED, "peak_memory_mib")}
@@ -37,7 +38,9 @@ def costs(by_seed: dict[str, list[dict[str, Any]]]) -> dict[str, Cost]:
         found[arm] = Cost(arm, parts, total, {})
     yard = found[YARDSTICK].total if YARDSTICK in found else {}
     return {
-        arm: Cost(arm, one.stages, one.total, {key: _share(value, yard.get(key)) for key, value in one.total.items()})
+        arm: Cost(
+            arm, one.stages, one.total, {key: _share(value, yard.get(key)) for key, value in one.total.items()}
+        )
         for arm, one in found.items()
     }
 

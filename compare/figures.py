@@ -22,8 +22,8 @@ ByArm = dict[str, np.ndarray]  # arm: values [seeds, prompts]
 
 @dataclass(frozen=True)
 class Figure:
-    """``kind``: a share of prompts, a score between 0 and 1, or a number. ``better`` None: neither way. ``form`` is
-    how it is written."""
+    """``kind``: a share of prompts, a score between 0 and 1, or a number. ``better`` None: neither way. ``form``
+    is how it is written."""
 
     name: FigureName
     label: str
@@ -157,8 +157,8 @@ def log_odds(profiles: list[Profile], classifier: StyleClassifier) -> np.ndarray
 
 
 def paired(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both with as many seeds: where they differ, the first seed alone stands for the one that has more, unless the
-    other has one seed only, which then stands beside each."""
+    """Both with as many seeds: where they differ, the first seed alone stands for the one that has more, unless
+    the other has one seed only, which then stands beside each."""
     if len(one) == len(other) or 1 in (len(one), len(other)):
         return np.broadcast_arrays(one, other)  # type: ignore[return-value]
     return one[:1], other[:1]

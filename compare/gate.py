@@ -89,7 +89,8 @@ def _against(arm: str, name: str, limit: float, change: dict[str, Any] | None, c
     passed = worse <= limit or (clearly and not certain)
     direction = "worse" if worse > 0 else "better"
     return Held(
-        f"{arm}: {figure.label} {change['old']:.4g} before, {change['new']:.4g} now, {abs(worse):.4g} {direction}, "
+        f"{arm}: {figure.label} {change['old']:.4g} before, {change['new']:.4g} now, {abs(worse):.4g} "
+        f"{direction}, "
         f"limit {limit:g} worse" + (" and clearly so" if clearly else ""),
         passed,
     )

@@ -23,7 +23,9 @@ def expected(recipe: Recipe) -> list[tuple[str, int, str]]:
     found = [("base", recipe.seed, trained)]
     found += [(arm, seed, trained) for seed in recipe.all_seeds for arm in recipe.train.arms]
     forms = list(dict.fromkeys(["merged", recipe.served_kind]))
-    found += [(arm, recipe.seed, form) for form in forms for arm in recipe.arms if (arm, form) != ("base", "merged")]
+    found += [
+        (arm, recipe.seed, form) for form in forms for arm in recipe.arms if (arm, form) != ("base", "merged")
+    ]
     return found
 
 

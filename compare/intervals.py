@@ -1,9 +1,9 @@
 """Intervals for figures measured on the same prompts with several seeds.
 
 Prompts are resampled with all seeds and arms of each together (paired bootstrap: Efron and Tibshirani, An
-Introduction to the Bootstrap, 1993, chapter 6). What differs between seeds comes on top: both variances are added, and
-the interval is that of Student's t with Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946). With one
-seed the spread over seeds is unknown and left out.
+Introduction to the Bootstrap, 1993, chapter 6). What differs between seeds comes on top: both variances are
+added, and the interval is that of Student's t with Satterthwaite's degrees of freedom (Biometrics Bulletin 2,
+1946). With one seed the spread over seeds is unknown and left out.
 """
 
 from dataclasses import dataclass
@@ -34,8 +34,8 @@ def estimate(
 ) -> Estimate:
     """The mean of ``values`` with its interval.
 
-    ``share``: values are 0 or 1; where all are the same, resampling sees no spread, and the interval is Clopper and
-    Pearson's over prompts. ``bounded``: the interval ends at 0 and 1.
+    ``share``: values are 0 or 1; where all are the same, resampling sees no spread, and the interval is Clopper
+    and Pearson's over prompts. ``bounded``: the interval ends at 0 and 1.
     """
     values = np.atleast_2d(np.asarray(values, dtype=float))
     seeds, prompts = values.shape
@@ -86,8 +86,8 @@ def clopper_pearson(successes: int, trials: int, confidence: float) -> tuple[flo
 
 
 def difference(one: Values, other: Values, *, resamples: int, confidence: float, seed: int = 0) -> Estimate:
-    """``one`` less ``other``, prompt by prompt. Seeds are paired where both have as many; a side with one seed (the
-    base) stands beside each of the other's."""
+    """``one`` less ``other``, prompt by prompt. Seeds are paired where both have as many; a side with one seed
+    (the base) stands beside each of the other's."""
     one, other = np.atleast_2d(one), np.atleast_2d(other)
     if one.shape[1] != other.shape[1]:
         raise ValueError(f"{one.shape[1]} prompts and {other.shape[1]}: a paired difference needs the same ones")

@@ -1,53 +1,206 @@
-"""The comparison as one self-contained page that opens from disk."""
+"""The comparison as one self-contained page that opens from disk, for readers who know nothing of the project."""
 
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from trimtab.compare.table import COLUMNS, cells
+import yaml
+
+from trimtab.compare import page_tables as tables
+from trimtab.compare.cells import form_name
+from trimtab.compare.charts import dots, lines, scatter
+from trimtab.compare.figures import BY_NAME
 
 _TEMPLATE = Path(__file__).with_name("page.html")
+SIDE_BY_SIDE = 20
+ARMS = {
+    "base": "the model as it came, not trained here",
+    "sft": "supervised fine-tuning: learns to write the chosen answers, never sees the rejected ones",
+    "dpo": "direct preference optimisation on the base: learns to prefer chosen to rejected, held to the base",
+    "sft-dpo": "the two in turn, the usual way: first SFT, then DPO held to what SFT gave",
+    "orpo": "odds ratio preference optimisation: both at once, in one stage and without a reference model",
+}
+_AT_A_GLANCE = ("win_rate", "style_rate", "style_score", "preference_accuracy")
 
 
 def render_page(report: dict[str, Any]) -> str:
     """HTML of ``report`` (the content of report.json); every text is escaped."""
-    arms = [row["arm"] for row in report["arms"]]
-    return Template(_TEMPLATE.read_text()).substitute(
-        name=escape(report["name"]),
-        model=escape(report["model"]),
-        artifact=escape(report["artifact"]),
-        prompts=report["prompts"],
-        summary=escape(summary(report)),
-        head="".join(f"<th>{escape(column)}</th>" for column in COLUMNS),
-        rows="\n".join(_figures(row, report["prompts"]) for row in report["arms"]),
-        answers="\n".join(_answers(answer, arms[::-1]) for answer in report["answers"]),
+    sections = [_top(report), _glance(report), *_sections(report)]
+    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+        name=escape(report["name"]), body="\n".join(section for section in sections if section)
     )
 
 
-def summary(report: dict[str, Any]) -> str:
-    """One sentence that says what was measured of the chosen style."""
-    rates = {row["arm"]: row["chosen_style_rate"] for row in report["arms"]}
-    best = max(rates, key=lambda arm: rates[arm])
-    others = ", ".join(f"{arm} in {rate:.0%}" for arm, rate in rates.items() if arm != best)
+def measured_how(report: dict[str, Any]) -> str:
+    """What the figures rest on, in a sentence."""
+    seeds = report["seeds"]
+    times = "once" if len(seeds) == 1 else f"{len(seeds)} times, with the seeds {', '.join(map(str, seeds))}"
+    pairs = f", {report['pairs']} held-out pairs" if report["pairs"] else ""
     return (
-        f"{best} answered in the chosen style in {rates[best]:.0%} of {report['prompts']} "
-        f"held-out prompts, {others}."
+        f"Each arm was trained {times}. Figures are of the models {form_name(report['form'])}, on greedy "
+        f"answers to "
+        f"{report['prompts']} held-out prompts{pairs} that no arm was trained on."
     )
 
 
-def _figures(row: dict[str, Any], prompts: int) -> str:
-    first, *rest = cells(row, prompts)
-    return f'<tr><th scope="row">{escape(first)}</th>' + "".join(f"<td>{escape(c)}</td>" for c in rest) + "</tr>"
+def interval_note(report: dict[str, Any]) -> str:
+    """What the ranges in brackets are."""
+    seeds = len(report["seeds"])
+    spread = (
+        "over prompts and seeds"
+        if seeds > 1
+        else "over prompts; with one seed, what chance in training adds is unknown"
+    )
+    return (
+        f"In brackets: {report['confidence']:.0%} intervals {spread}. Where two arms' intervals overlap "
+        f"little can be "
+        "said from this page alone; the summary uses paired differences, prompt by prompt, which see more."
+    )
 
 
-def _answers(answer: dict[str, Any], arms: list[str]) -> str:
-    panes = [_pane(arm, answer[arm]["text"], answer[arm]["faults"]) for arm in arms]
+def _top(report: dict[str, Any]) -> str:
+    sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in report["verdict"]["sentences"])
+    arms = "".join(f"<dt>{escape(arm)}</dt><dd>{escape(ARMS.get(arm, ''))}</dd>" for arm in report["figures"])
+    return (
+        f"<h1>Which way of training should ship? {escape(report['name'])}</h1>"
+        f'<p class="soft">Ways ("arms") of teaching {escape(report["model"])} from pairs of a better and '
+        f"a worse answer, "
+        "compared on the same pairs, prompts, steps and template.</p>"
+        f'<div class="verdict">{sentences}</div>'
+        f"<p>{escape(measured_how(report))}</p><dl>{arms}</dl>"
+    )
+
+
+def _glance(report: dict[str, Any]) -> str:
+    charts = []
+    for name in _AT_A_GLANCE:
+        rows = [(arm, of[name]) for arm, of in report["figures"].items() if name in of]
+        if rows:
+            charts.append(dots(BY_NAME[name].label, rows, BY_NAME[name].form, (0, 1)))  # type: ignore[index]
+    note = f'<p class="soft">{escape(interval_note(report))}</p>'
+    return f'<h2 id="glance">At a glance</h2><div class="charts">{"".join(charts)}</div>{note}'
+
+
+def _sections(report: dict[str, Any]) -> list[str]:
+    found = [
+        _section("figures", "All figures", _figures_text(report), tables.figures_table(report)),
+        _section(
+            "claims",
+            "What is claimed for ORPO, and what was measured",
+            "Tutorials promise that ORPO costs about half as much and answers as well as SFT followed by DPO.",
+            tables.claims_table(report),
+        ),
+        _cost(report),
+        _section(
+            "wins",
+            "Which answers win",
+            "At each prompt two arms' answers are compared by the style classifier; ties count half. Below: "
+            "what the "
+            "rate would be if both answers were equally long, so that length alone wins nothing.",
+            tables.win_matrix(report) if report["wins"] else "",
+        ),
+        _section(
+            "drift",
+            "What export did",
+            "Merging rounds the update into the weights, 4 bits round all of them. Bold: a change from the "
+            "model as "
+            "trained that is more than chance, on the same prompts.",
+            tables.drift_table(report) if report["forms"] else "",
+        ),
+        _training(report),
+        _section(
+            "lm-eval",
+            "Tasks of lm-evaluation-harness",
+            "Through the endpoint, of the models as served.",
+            tables.lm_eval_table(report) if report["lm_eval"] else "",
+        ),
+        _section("answers", "Answers side by side", "", _side_by_side(report)),
+        _section("made", "What exactly was compared", "", tables.digests_table(report) + _recipe(report)),
+    ]
+    named = [one for one in found if one]
+    links = "".join(f'<a href="#{one[0]}">{escape(one[1])}</a>' for one in named)
+    return [f"<nav>{links}</nav>", *(one[2] for one in named)]
+
+
+def _section(anchor: str, title: str, text: str, content: str) -> tuple[str, str, str] | None:
+    if not content:
+        return None
+    lead = f"<p>{escape(text)}</p>" if text else ""
+    return anchor, title, f'<h2 id="{anchor}">{escape(title)}</h2>{lead}{content}'
+
+
+def _figures_text(report: dict[str, Any]) -> str:
+    found = report["classifier"]
+    return (
+        f"↑ more is better, ↓ less is better, neither: it says what changed. The classifier is a bag of words and "
+        f"logistic regression, trained on the {found['trained_on']} answers of the training pairs only. On "
+        f"{found['heldout']} held-out answers it is right {found['accuracy']:.0%} of the time, on pairs "
+        f"{found['pair_accuracy']:.0%}: its verdicts are worth that much. It judges style, not facts."
+    )
+
+
+def _cost(report: dict[str, Any]) -> tuple[str, str, str] | None:
+    content = tables.cost_table(report)
+    name = report["ship_by"]
+    points = [
+        {"arm": arm, "x": (cost["total"] or {}).get("train_seconds"), "y": of[name]["value"]}
+        | {end: of[name][end] for end in ("low", "high")}
+        for arm, of in report["figures"].items()
+        if name in of and (cost := report["cost"].get(arm, {"total": {"train_seconds": 0.0}}))
+    ]
+    points = [point for point in points if point["x"] is not None]
+    if len(points) > 1:
+        figure = BY_NAME[name]
+        content += scatter(
+            f"Cost and quality: up and to the left is better, by {figure.label}",
+            "training time, seconds",
+            figure.label,
+            points,
+            figure.form,
+        )
+    text = (
+        "Of training alone, means over seeds; the search of learning rates cost every arm the same "
+        "number of trials. "
+        "Percentages are of SFT then DPO, both stages together."
+    )
+    return _section("cost", "What it costs", text, content)
+
+
+def _training(report: dict[str, Any]) -> tuple[str, str, str] | None:
+    charts = []
+    for title, key, form in (
+        ("Training loss", "loss", ".2f"),
+        ("Accuracy on the pairs of each step", "rewards/accuracies", ".0%"),
+        ("Margin between chosen and rejected", "rewards/margins", ".2f"),
+    ):
+        curves = {arm: [seed.get(key, []) for seed in seeds] for arm, seeds in report["curves"].items()}
+        if any(points for seeds in curves.values() for points in seeds):
+            charts.append(lines(title, {a: s for a, s in curves.items() if any(s)}, form))
+    content = f'<div class="charts">{"".join(charts)}</div>' if charts else ""
+    if report["tuned"]:
+        content += (
+            "<h3>The search of learning rates</h3><p>The same values for each arm, on training pairs kept apart "
+        )
+        content += f"from training and from the held-out ones.</p>{tables.tuning_table(report)}"
+    text = "Each method's loss, accuracy and margin are its own: compare shapes, not heights."
+    return _section("training", "Training", text, content)
+
+
+def _side_by_side(report: dict[str, Any]) -> str:
+    arms = [row["arm"] for row in report["arms"]][::-1]
+    return "".join(
+        _prompt(answer, arms, report["chosen_style_checked"]) for answer in report["answers"][:SIDE_BY_SIDE]
+    )
+
+
+def _prompt(answer: dict[str, Any], arms: list[str], style: bool) -> str:
+    panes = [_pane(arm, answer[arm]["text"], answer[arm]["faults"] if style else None) for arm in arms]
     panes += [
         _pane("chosen in the data", answer["chosen"], None),
-        _pane("rejected", answer["rejected"], None),
+        _pane("rejected in the data", answer["rejected"], None),
     ]
-    return f"<section><h3>{escape(answer['prompt'])}</h3><div class=panes>{''.join(panes)}</div></section>"
+    return f'<section><h3>{escape(answer["prompt"])}</h3><div class="panes">{"".join(panes)}</div></section>'
 
 
 def _pane(title: str, text: str, faults: list[str] | None) -> str:
@@ -56,3 +209,14 @@ def _pane(title: str, text: str, faults: list[str] | None) -> str:
         note = escape("; ".join(faults)) if faults else "in the chosen style"
         verdict = f'<p class="{"no" if faults else "yes"}">{"✗" if faults else "✓"} {note}</p>'
     return f"<article><h4>{escape(title)}</h4><pre>{escape(text)}</pre>{verdict}</article>"
+
+
+def _recipe(report: dict[str, Any]) -> str:
+    text = yaml.safe_dump(report["recipe"], sort_keys=False, allow_unicode=True)
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    machine = f"{report['machine']['cores']} cores, {report['machine']['processor']}"
+    return (
+        f'<p class="soft">{escape(versions)}; {escape(machine)}</p><details><summary>The recipe, every '
+        f"key</summary>"
+        f'<pre class="code">{escape(text)}</pre></details>'
+    )

@@ -80,7 +80,11 @@ def build(
     for arm, runs in manifests.items():
         report["digests"][arm][recipe.trained_kind] = runs[0].digest
     report["versions"] = installed_versions()
-    report["machine"] = {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
+    report["machine"] = {
+        "cores": os.cpu_count(),
+        "processor": platform.machine(),
+        "python": platform.python_version(),
+    }
     return report
 
 

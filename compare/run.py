@@ -92,7 +92,8 @@ def _votes(recipe: Recipe) -> list[tuple[str, str]]:
     ]
     if not found:
         raise InputError(
-            f"compare.votes: {recipe.compare.votes} holds no votes between arms; give the file that the comparison "
+            f"compare.votes: {recipe.compare.votes} holds no votes between arms; give the file that the "
+            f"comparison "
             "page wrote"
         )
     return found

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 # How models begin when they decline. Only the beginning counts: later on the words may be advice.
 _REFUSAL = re.compile(
-    r"^\W*(?:(?:i'?m|i am|we'?re|we are) (?:very |so |really )?(?:sorry|afraid|unable|not able)|sorry\b|apologies\b|"
+    r"^\W*(?:(?:i'?m|i am|we'?re|we are) (?:very |so |really )?(?:sorry|afraid|unable|not "
+    r"able)|sorry\b|apologies\b|"
     r"i (?:really |simply )?(?:can'?t|cannot|can not|won'?t|will not|must decline|don'?t know)\b|"
     r"as an (?:ai|artificial|language)\b|unfortunately,? i\b|i do not (?:know|have)\b)",
     re.IGNORECASE,
@@ -18,7 +19,8 @@ def words(text: str) -> list[str]:
 
 
 def distinct(texts: Sequence[str], n: int) -> float:
-    """Different n-grams over all n-grams of ``texts`` together (Li et al., arXiv 1510.03055); 0 where there is none."""
+    """Different n-grams over all n-grams of ``texts`` together (Li et al., arXiv 1510.03055); 0 where there is
+    none."""
     grams = [gram for text in texts for gram in _grams(words(text), n)]
     return len(set(grams)) / len(grams) if grams else 0.0
 

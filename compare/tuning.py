@@ -1,5 +1,5 @@
-"""The same small search of the learning rate for every arm, by ``trimtab sweep``, on pairs held out of the training
-pairs: which command, what it found, and what that means for the recipe."""
+"""The same small search of the learning rate for every arm, by ``trimtab sweep``, on pairs held out of the
+training pairs: which command, what it found, and what that means for the recipe."""
 
 import json
 from decimal import Decimal
@@ -39,7 +39,12 @@ def sweep_overrides(recipe: Recipe, arm: TrainedArm) -> list[str]:
 def seed_overrides(recipe: Recipe, seed: int) -> list[str]:
     """What turns the recipe into the training of another seed, in ``recipe.seed_dir(seed)``."""
     directory = recipe.seed_dir(seed)
-    return [f"seed={seed}", "seeds=[]", f"name={directory.name}", f"output_dir={json.dumps(str(directory.parent))}"]
+    return [
+        f"seed={seed}",
+        "seeds=[]",
+        f"name={directory.name}",
+        f"output_dir={json.dumps(str(directory.parent))}",
+    ]
 
 
 def chosen_overrides(recipe: Recipe, rates: dict[str, float]) -> list[str]:

@@ -73,7 +73,9 @@ def _against_base(report: dict[str, Any], ship: str, name: str) -> list[str]:
     figure = BY_NAME[name]  # type: ignore[index]
     if change["low"] is None or change["low"] <= 0 <= change["high"]:
         return [f"It is not clearly better than the untrained base by {figure.label}: do not expect a difference."]
-    return [f"Against the untrained base its {figure.label} changes by {change['value']:+{figure.form.strip('+')}}."]
+    return [
+        f"Against the untrained base its {figure.label} changes by {change['value']:+{figure.form.strip('+')}}."
+    ]
 
 
 def _orpo(report: dict[str, Any], ship: str, name: str) -> list[str]:
@@ -97,7 +99,9 @@ def _damage(figures: dict[str, Any], arm: str, section: CompareSection) -> str |
     if "general_perplexity" in own and "general_perplexity" in base:
         rise = own["general_perplexity"]["value"] / base["general_perplexity"]["value"]
         if rise > section.perplexity_limit:
-            return f"has {rise:.2f} times the base's perplexity on general text, limit {section.perplexity_limit:g}"
+            return (
+                f"has {rise:.2f} times the base's perplexity on general text, limit {section.perplexity_limit:g}"
+            )
     if "repetition" in own and "repetition" in base:
         more = own["repetition"]["value"] - base["repetition"]["value"]
         if more > section.repetition_limit:

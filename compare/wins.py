@@ -31,8 +31,8 @@ def length_controlled(won: np.ndarray, longer: np.ndarray) -> float | None:
 
     ``won``: outcomes, ``longer``: by how many words the first answer is the longer one, one value each. The model
     is P(win) = sigmoid(a + b * tanh(longer / its standard deviation)), the length term of AlpacaEval's (Dubois et
-    al., arXiv 2404.04475), and the result sigmoid(a). Both are pulled to 0 as by one win and one loss more, so that a
-    side that wins always stays below 1. None where all lengths are equal: there is nothing to control for.
+    al., arXiv 2404.04475), and the result sigmoid(a). Both are pulled to 0 as by one win and one loss more, so
+    that a side that wins always stays below 1. None where all lengths are equal: there is nothing to control for.
     """
     won, longer = np.ravel(won).astype(float), np.ravel(longer).astype(float)
     scale = longer.std()

@@ -1,4 +1,5 @@
-"""Profiles of all models of a comparison: every arm and seed as trained, and the first seed after each export step."""
+"""Profiles of all models of a comparison: every arm and seed as trained, and the first seed after each export
+step."""
 
 import gc
 from dataclasses import dataclass
@@ -67,9 +68,7 @@ def unfinished(recipe: Recipe) -> list[Place]:
     return [
         place
         for place in places(recipe)
-        if not read_profile(
-            profile_path(recipe.run_dir, place.arm, place.seed, place.form), place.digest, inputs
-        )
+        if not read_profile(profile_path(recipe.run_dir, place.arm, place.seed, place.form), place.digest, inputs)
     ]
 
 

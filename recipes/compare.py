@@ -29,8 +29,8 @@ class MeasureSection(Section):
     """What is measured of every arm, seed and export step, each model in turn in one process.
 
     ``pairs``: held-out pairs whose answers are scored. ``own_samples``: prompts to which the model answers at
-    temperature 1, ``sample_tokens`` at most, for the KL to base on its own samples. ``general_passages`` of general
-    text are scored. Greedy answers are to the first ``compare.prompts`` held-out prompts.
+    temperature 1, ``sample_tokens`` at most, for the KL to base on its own samples. ``general_passages`` of
+    general text are scored. Greedy answers are to the first ``compare.prompts`` held-out prompts.
     """
 
     pairs: Count = 48

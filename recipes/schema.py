@@ -214,7 +214,8 @@ class Recipe(Section):
         if self.compare.tune and isinstance(self.data.heldout, float):
             raise ValueError(
                 "compare.tune holds out a share of the training pairs for itself, which data.heldout as a share "
-                "would be too: give held-out pairs of their own (`trimtab data split SRC --train OUT --heldout OUT`)"
+                "would be too: give held-out pairs of their own (`trimtab data split SRC --train OUT --heldout "
+                "OUT`)"
             )
         if self.compare.gate.arm and self.compare.gate.arm not in self.arms:
             raise ValueError(f"compare.gate.arm: no arm is called {self.compare.gate.arm}; {', '.join(self.arms)}")

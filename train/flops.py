@@ -78,7 +78,8 @@ def _linear(x: Any, weight: Any, *more: Any, out_shape: Any = None, **named: Any
 
 
 def _attention(query: Any, key: Any, value: Any, *more: Any, out_shape: Any = None, **named: Any) -> int:
-    """Scores and their sum: two products of [queries, keys, width] a head. Masked ones count: they are computed."""
+    """Scores and their sum: two products of [queries, keys, width] a head. Masked ones count: they are
+    computed."""
     rows, heads, queries, width = query
     return int(2 * rows * heads * queries * key[2] * (width + value[3]))
 

@@ -97,7 +97,8 @@ def scored(model: LocalModel, answers: list[Answer], max_tokens: int) -> list[Sc
 
 
 def kl_to_base(model: LocalModel, base: LocalModel, samples: list[Answer], max_tokens: int) -> list[OwnSample]:
-    """KL(model || base) over each sample's tokens: the whole distribution's at each, not the drawn token's alone."""
+    """KL(model || base) over each sample's tokens: the whole distribution's at each, not the drawn token's
+    alone."""
     found: dict[int, OwnSample] = {}
     for indices, batch in batches(samples, max_tokens):
         targets = torch.tensor([token for sample in batch for token in sample.answer])

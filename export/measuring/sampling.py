@@ -17,7 +17,9 @@ def sampled(model: LocalModel, prompts: list[list[int]], limit: int, stop: int, 
 
     def draw(rows: slice, logits: torch.Tensor, place: int) -> torch.Tensor:
         reached = torch.softmax(logits.double(), -1).cumsum(-1)
-        last = torch.full_like(reached[:, :1], reached.shape[-1] - 1, dtype=torch.long)  # where rounding stops short
+        last = torch.full_like(
+            reached[:, :1], reached.shape[-1] - 1, dtype=torch.long
+        )  # where rounding stops short
         wanted = draws[rows, place].to(logits.device)[:, None]
         return torch.minimum(torch.searchsorted(reached, wanted, right=True), last)
 

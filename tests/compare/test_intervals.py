@@ -33,9 +33,7 @@ def test_spread_of_seeds_comes_on_top() -> None:
     assert wide.spread == pytest.approx(1)
     assert wide.value == pytest.approx(narrow.value)
     # by hand: t at 2 degrees and nearly only the seeds' variance, 1 / 3
-    assert wide.high - wide.value == pytest.approx(
-        half_width(prompts.var() / 50, 49, 1 / 3, 2, 0.95), rel=0.01
-    )
+    assert wide.high - wide.value == pytest.approx(half_width(prompts.var() / 50, 49, 1 / 3, 2, 0.95), rel=0.01)
     assert wide.high - wide.value > 4 * (narrow.high - narrow.value)
 
 
