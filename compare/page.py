@@ -26,7 +26,8 @@ _AT_A_GLANCE = ("win_rate", "style_rate", "style_score", "preference_accuracy")
 
 def render_page(report: dict[str, Any]) -> str:
     """HTML of ``report`` (the content of report.json); every text is escaped."""
-    sections = [_top(report), _glance(report), *_sections(report)]
+    nav, *rest = _sections(report)
+    sections = [_top(report), nav, _glance(report), *rest]
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         name=escape(report["name"]), body="\n".join(section for section in sections if section)
     )
@@ -53,9 +54,9 @@ def interval_note(report: dict[str, Any]) -> str:
         else "over prompts; with one seed, what chance in training adds is unknown"
     )
     return (
-        f"In brackets: {report['confidence']:.0%} intervals {spread}. Where two arms' intervals overlap "
-        f"little can be "
-        "said from this page alone; the summary uses paired differences, prompt by prompt, which see more."
+        f"Ranges, and lines in the charts: {report['confidence']:.0%} intervals {spread}. Where those of two arms "
+        "overlap, the page alone does not tell them apart; the summary rests on paired differences, prompt by "
+        "prompt, which see more."
     )
 
 
@@ -77,7 +78,9 @@ def _glance(report: dict[str, Any]) -> str:
     for name in _AT_A_GLANCE:
         rows = [(arm, of[name]) for arm, of in report["figures"].items() if name in of]
         if rows:
-            charts.append(dots(BY_NAME[name].label, rows, BY_NAME[name].form, (0, 1)))  # type: ignore[index]
+            figure = BY_NAME[name]  # type: ignore[index]
+            chart = dots(figure.label, rows, figure.form, (0, 1))
+            charts.append(f"<figure>{chart}<figcaption>{escape(figure.meaning)}</figcaption></figure>")
     note = f'<p class="soft">{escape(interval_note(report))}</p>'
     return f'<h2 id="glance">At a glance</h2><div class="charts">{"".join(charts)}</div>{note}'
 
@@ -89,7 +92,7 @@ def _sections(report: dict[str, Any]) -> list[str]:
             "claims",
             "What is claimed for ORPO, and what was measured",
             "Tutorials promise that ORPO costs about half as much and answers as well as SFT followed by DPO.",
-            tables.claims_table(report),
+            tables.claims_table(report) + tables.seeds_table(report),
         ),
         _cost(report),
         _section(
@@ -160,9 +163,8 @@ def _cost(report: dict[str, Any]) -> tuple[str, str, str] | None:
             figure.form,
         )
     text = (
-        "Of training alone, means over seeds; the search of learning rates cost every arm the same "
-        "number of trials. "
-        "Percentages are of SFT then DPO, both stages together."
+        "Of training alone, means over seeds; each arm's search of learning rates has the same number of trials. "
+        "Percentages are of SFT then DPO, whose two stages each see the same pairs for the same number of steps."
     )
     return _section("cost", "What it costs", text, content)
 

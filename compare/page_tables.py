@@ -17,6 +17,7 @@ from trimtab.compare.cells import (
 from trimtab.compare.figures import BY_NAME
 
 _DRIFT = ("preference_accuracy", "style_rate", "style_score", "general_perplexity", "kl_to_base", "repetition")
+_BY_SEED = ("win_rate", "style_rate", "style_score", "preference_accuracy", "general_perplexity")
 
 
 def table(head: list[str], rows: list[tuple[str, ...]], *, kind: str = "") -> str:
@@ -39,7 +40,7 @@ def figures_table(report: dict[str, Any]) -> str:
     for name in figure_names(report):
         figure = BY_NAME[name]  # type: ignore[index]
         way = {"higher": " ↑", "lower": " ↓"}.get(figure.better or "", "")
-        cells = "".join(f"<td>{escape(figure_cell(name, report['figures'][arm].get(name)))}</td>" for arm in arms)
+        cells = "".join(f"<td>{_in_two_lines(name, report['figures'][arm].get(name))}</td>" for arm in arms)
         head = f"{escape(figure.label)}{way}<small>{escape(figure.meaning)}</small>"
         rows.append(f'<tr><th scope="row">{head}</th>{cells}</tr>')
     for key, label, meaning in (
@@ -55,6 +56,28 @@ def figures_table(report: dict[str, Any]) -> str:
     top = "".join(f'<th scope="col">{escape(arm)}</th>' for arm in arms)
     head = f'<thead><tr><th scope="col"></th>{top}</tr></thead>'
     return f'<div class="scroll"><table class="figures">{head}<tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _in_two_lines(name: str, one: dict[str, Any] | None) -> str:
+    """The value, and its interval below it."""
+    value, _, between = figure_cell(name, one).partition(" (")
+    return escape(value) + (f"<small>{escape(between.removesuffix(')'))}</small>" if between else "")
+
+
+def seeds_table(report: dict[str, Any]) -> str:
+    """What each seed gave, and how far seeds are apart; nothing where there is one."""
+    if len(report["seeds"]) < 2:
+        return ""
+    rows = []
+    for name in _BY_SEED:
+        figure = BY_NAME[name]  # type: ignore[index]
+        for arm, seeds in report["by_seed"].get(name, {}).items():
+            spread = report["figures"][arm][name]["spread"]
+            if len(seeds) == len(report["seeds"]) and spread is not None:
+                values = (f"{value:{figure.form}}" for value in seeds)
+                rows.append((f"{figure.label}, {arm}", *values, f"{spread:{figure.form.strip('+')}}"))
+    head = ["", *(f"seed {seed}" for seed in report["seeds"]), "standard deviation"]
+    return f"<h3>Seed by seed</h3>{table(head, rows)}" if rows else ""
 
 
 def claims_table(report: dict[str, Any]) -> str:

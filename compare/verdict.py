@@ -48,7 +48,7 @@ def decide(report: dict[str, Any], section: CompareSection) -> Verdict:
 
 def _why(report: dict[str, Any], ship: str, best: str, name: str, seconds: dict[str, Any]) -> str:
     figure, values = BY_NAME[name], report["figures"]  # type: ignore[index]
-    of = f"{figure.label} {values[ship][name]['value']:{figure.form}}"
+    of = f"{figure.label} ({values[ship][name]['value']:{figure.form}})"
     if ship == best:
         others = [arm for arm in values if arm not in (ship, "base")]
         clear = [arm for arm in others if _clearly_worse(report, arm, ship, name)]
@@ -59,10 +59,12 @@ def _why(report: dict[str, Any], ship: str, best: str, name: str, seconds: dict[
         cheaper = f"; {_listed(close)} cannot be told from it and cost more to train" if close else ""
         return f"Ship {ship}: it has the best {of}{ahead}{cheaper}."
     share = seconds[ship] / seconds[best] if seconds[ship] and seconds[best] else None
-    cost = f" and took {share:.0%} of its training time" if share is not None else ""
+    cost = f", and it took {share:.0%} of the training time" if share is not None else ""
     return (
-        f"Ship {ship}: its {of} cannot be told from the best, {best} with "
-        f"{values[best][name]['value']:{figure.form}}, on {report['prompts']} prompts and {_seeds(report)}{cost}."
+        f"Ship {ship}: its {figure.label} ({values[ship][name]['value']:{figure.form}}) cannot be told "
+        f"apart from the "
+        f"best ({best}, {values[best][name]['value']:{figure.form}}) on {report['prompts']} prompts and "
+        f"{_seeds(report)}{cost}."
     )
 
 
@@ -70,12 +72,11 @@ def _against_base(report: dict[str, Any], ship: str, name: str) -> list[str]:
     change = _difference(report, ship, "base", name)
     if change is None:
         return []
-    figure = BY_NAME[name]  # type: ignore[index]
+    figure, value = BY_NAME[name], change["value"]  # type: ignore[index]
     if change["low"] is None or change["low"] <= 0 <= change["high"]:
         return [f"It is not clearly better than the untrained base by {figure.label}: do not expect a difference."]
-    return [
-        f"Against the untrained base its {figure.label} changes by {change['value']:+{figure.form.strip('+')}}."
-    ]
+    amount = f"{value * 100:+.0f} points" if figure.form == ".0%" else f"{value:+{figure.form.strip('+')}}"
+    return [f"Its {figure.label} changes by {amount} against the untrained base, which is more than chance."]
 
 
 def _orpo(report: dict[str, Any], ship: str, name: str) -> list[str]:
