@@ -214,3 +214,26 @@ def test_three_real_trials(tiny_model: Path, tmp_path: Path) -> None:
     again = subprocess.run(line, capture_output=True, text=True, check=False)
     assert again.returncode == 0
     assert again.stdout.count("\n") == done.stdout.count("\n")  # the same table, from the study
+
+
+def test_a_grid_takes_every_combination_once_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    ranges = {"train.orpo.learning_rate": {"choices": [1e-4, 1e-3]}, "train.lora_r": {"choices": [4, 8, 16]}}
+    path = write_recipe(tmp_path, ranges, sampler="grid", trials=2, pruner="none")
+    run(path)
+    run(path, "sweep.trials=6")
+    drawn = [(one["train.orpo.learning_rate"], one["train.lora_r"]) for one in started(tmp_path)]
+    assert drawn == [(rate, rank) for rate in (1e-4, 1e-3) for rank in (4, 8, 16)]
+    assert not any("same_as" in trial.user_attrs for trial in study_of(path, "sweep.trials=6").trials)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"ranges": RANGES}, "grid takes choices"),
+        ({"ranges": {"train.lora_r": {"choices": [4, 8]}}, "trials": 3}, "grid has 2 combinations, trials is 3"),
+    ],
+)
+def test_a_grid_needs_choices_for_all_its_trials(tmp_path: Path, section: dict[str, Any], message: str) -> None:
+    ranges = section.pop("ranges")
+    with pytest.raises(InputError, match=message):
+        load_recipe(write_recipe(tmp_path, ranges, sampler="grid", **section))
