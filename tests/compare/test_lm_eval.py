@@ -1,4 +1,5 @@
-"""lm-evaluation-harness: its command line, what is read of it, and, where it is installed, a tiny task of our own."""
+"""lm-evaluation-harness: its command line, what is read of it, and, where it is installed, a tiny task of our
+own."""
 
 import importlib.util
 import json
