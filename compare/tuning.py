@@ -120,14 +120,15 @@ def _record(recipe: Recipe, arm: str) -> Path:
 
 def _inputs(recipe: Recipe, arm: TrainedArm) -> dict[str, Any]:
     """All that a search depends on; learning rates of arms that are searched later, and its own, are no part."""
-    train = recipe.train.model_dump(mode="json", exclude={"arms", "report_to", "count_flops", "eval_pairs"})
-    for name in ("sft", "orpo", "dpo", "sft_dpo"):
-        keep = name == arm.replace("-", "_") or (arm == "sft-dpo" and name in ("sft", "dpo"))
-        section = train.pop(name)
-        if keep and section:
-            if not (arm == "sft-dpo" and name == "sft"):
-                section = {key: value for key, value in section.items() if key != "learning_rate"}
-            train[name] = section
+    sections = ("sft", "orpo", "dpo", "sft_dpo")
+    train = recipe.train.model_dump(
+        mode="json", exclude={"arms", "report_to", "count_flops", "eval_pairs", "learning_rate", *sections}
+    )
+    train[arm] = recipe.train.arm(arm).model_dump(mode="json", exclude={"learning_rate", "ref_model"})
+    if arm == "sft-dpo":
+        train["sft"] = recipe.train.arm("sft").model_dump(mode="json")
+    elif arm == "dpo":
+        train["ref_model"] = recipe.train.dpo.ref_model
     return {
         "arm": arm,
         "model": recipe.model.name_or_path,

@@ -1,7 +1,6 @@
 """Logistic regression on bags of words, by scipy.
 
-Not scikit-learn's, for transformers imports scikit-learn wherever it is installed, four seconds in every process
-that trains, exports or serves.
+What is classified are pairs: better less worse, without an intercept (Bradley and Terry), for which scipy is enough.
 """
 
 import math
