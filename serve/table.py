@@ -11,7 +11,7 @@ from trimtab.serve.engine import EngineProcess
 
 @dataclass(frozen=True)
 class Served:
-    """A model of the endpoint: the engine that has it, and what is said of the artifact it was verified against."""
+    """A model of the endpoint: its engine, and what is said of the artifact it was verified against."""
 
     engine: EngineProcess
     described: dict[str, Any] = field(default_factory=dict)
