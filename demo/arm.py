@@ -18,9 +18,9 @@ TITLES = {"orpo": "ORPO", "dpo": "DPO", "sft": "SFT", "sft-dpo": "SFT + DPO", "b
 class Arm:
     """One model. ``name`` is its own on the page, ``model`` what its endpoint calls it.
 
-    ``base_url`` ends in ``/v1``; ``key_env`` names the environment variable that holds the endpoint's key. The rest
-    is what the endpoint says of the model, None where it does not: ``kind`` (merged, gptq, nf4, adapter), ``digest``,
-    ``bits``, ``method`` (orpo, dpo, sft, base), ``beta`` of ORPO or DPO, ``reference``: the model of the same
+    ``base_url`` ends in ``/v1``; ``key_env`` names the environment variable that holds the endpoint's key. The
+    rest is what the endpoint says of the model, None where it does not: ``kind`` (merged, gptq, nf4, adapter),
+    ``digest``, ``bits``, ``method`` (orpo, dpo, sft, base), ``beta`` of ORPO or DPO, ``reference``: the model of the same
     endpoint that is DPO's reference.
     """
 
@@ -91,7 +91,7 @@ def named_apart(arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
 
 
 def endpoint_url(text: str) -> str:
-    """``text`` as a base URL that ends in ``/v1``. InputError when it is no http(s) address, or holds a password."""
+    """``text`` as a base URL that ends in ``/v1``. InputError when it is no http(s) address, or has a password."""
     parts = urlsplit(text.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError(f"endpoint {text!r}: needs the form http://HOST:PORT/v1")
