@@ -20,8 +20,8 @@ class Arm:
 
     ``base_url`` ends in ``/v1``; ``key_env`` names the environment variable that holds the endpoint's key. The
     rest is what the endpoint says of the model, None where it does not: ``kind`` (merged, gptq, nf4, adapter),
-    ``digest``, ``bits``, ``method`` (orpo, dpo, sft, base), ``beta`` of ORPO or DPO, ``reference``: the model of the same
-    endpoint that is DPO's reference.
+    ``digest``, ``bits``, ``method`` (orpo, dpo, sft, base), ``beta`` of ORPO or DPO, ``reference``: the model of
+    the same endpoint that is DPO's reference.
     """
 
     name: str

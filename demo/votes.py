@@ -54,11 +54,11 @@ class ShownAnswer:
 class Vote:
     """One person's verdict on one prompt's answers.
 
-    ``prompt``: the messages, a system message included; ``answers`` by arm; ``shown``: all arms in the order shown;
-    ``blind``: whether names were hidden until the vote; ``ranking``: groups of arms, best first, equals in one group
-    (see ``ranking_of``), empty for all bad; ``sampling``: a record of it; ``artifacts``: what each arm was (see
-    ``Arm.record``); ``rater``: a hash (``VoteStore.rater``); ``created``: ISO 8601, UTC. InputError when these do
-    not fit together.
+    ``prompt``: the messages, a system message included; ``answers`` by arm; ``shown``: all arms as ordered on the
+    page; ``blind``: whether names were hidden until the vote; ``ranking``: groups of arms, best first, equals in
+    one group (see ``ranking_of``), empty for all bad; ``sampling``: a record of it; ``artifacts``: what each arm
+    was (see ``Arm.record``); ``rater``: a hash (``VoteStore.rater``); ``created``: ISO 8601, UTC. InputError when
+    these do not fit together.
     """
 
     prompt: tuple[Message, ...]
@@ -136,7 +136,7 @@ class VoteStore:
         row = (*(content.pop(key) for key in ("id", "created", "rater", "blind", "verdict")), json.dumps(content))
         with self._lock, self._database:
             self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute("INSERT OR IGNORE INTO votes VALUES (?, ?, ?, ?, ?, ?)", row)
+            self._database.execute("INSERT INTO votes VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", row)
 
     def all(self) -> list[Vote]:
         """Every vote, the oldest first."""
