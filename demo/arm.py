@@ -9,7 +9,11 @@ from urllib.parse import urlsplit
 import httpx
 
 from trimtab.artifacts.endpoint_key import API_KEY
+from trimtab.artifacts.endpoint_url import endpoint_url
 from trimtab.artifacts.errors import InputError
+from trimtab.recipes.demo import DemoSection
+
+__all__ = ["Arm", "arms_of", "arms_of_section", "endpoint_url", "named_apart"]
 
 TITLES = {"orpo": "ORPO", "dpo": "DPO", "sft": "SFT", "sft-dpo": "SFT + DPO", "base": "Base"}
 
@@ -90,15 +94,10 @@ def named_apart(arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
     )
 
 
-def endpoint_url(text: str) -> str:
-    """``text`` as a base URL that ends in ``/v1``. InputError when it is no http(s) address, or has a password."""
-    parts = urlsplit(text.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"endpoint {text!r}: needs the form http://HOST:PORT/v1")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise InputError("endpoint: an address holds no key, password or query; name the key's variable: key_env")
-    path = parts.path.rstrip("/")
-    return f"{parts.scheme}://{parts.netloc}{path if path.endswith('/v1') else path + '/v1'}"
+def arms_of_section(url: str, section: DemoSection) -> tuple[Arm, ...]:
+    """The arms of the endpoint at ``url``, whose key is OPENAI_API_KEY's, and of the section's other endpoints."""
+    others = (arms_of(each.url, each.models, each.key_env) for each in section.endpoints)
+    return named_apart((*arms_of(url), *(arm for arms in others for arm in arms)))
 
 
 def _listed(base_url: str, key_env: str | None) -> list[Any]:

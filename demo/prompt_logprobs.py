@@ -115,7 +115,7 @@ async def _rendered(
 
 
 def _tokens(body: dict[str, Any]) -> list[_Token]:
-    """The tokens of a response. Without ``prompt_token_ids`` the first alternative of each position is the token."""
+    """A response's tokens. Without ``prompt_token_ids`` the first alternative of each position is the token."""
     positions = body["prompt_logprobs"]
     ids = body.get("prompt_token_ids")
     tokens = [_Token(int(ids[0]) if ids else -1, "", None)]

@@ -8,8 +8,9 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from trimtab.artifacts.base_model import EMBEDDED
 from trimtab.artifacts.served import ServedKind, served_kind
 from trimtab.data.source import Source
+from trimtab.recipes.demo import DemoSection
 from trimtab.recipes.export import ExportSection
-from trimtab.recipes.section import Count, Port, Positive, Section
+from trimtab.recipes.section import Count, Positive, Section
 from trimtab.recipes.serve import ServeSection
 from trimtab.recipes.sweep import SweepSection
 
@@ -160,14 +161,6 @@ class TrainSection(Section):
         return section
 
 
-class DemoSection(Section):
-    """The page."""
-
-    host: str = "127.0.0.1"
-    port: Port = 7860
-    max_tokens: Count = 160
-
-
 class CompareSection(Section):
     """The comparison: answers to held-out prompts through the endpoint, greedy."""
 
@@ -207,6 +200,11 @@ class Recipe(Section):
     def run_dir(self) -> Path:
         """Where this experiment's artifacts live."""
         return Path(self.output_dir) / self.name
+
+    @property
+    def votes_path(self) -> Path:
+        """Where votes on its arms are kept."""
+        return Path(self.demo.votes) if self.demo.votes else self.run_dir / "votes.sqlite"
 
     @property
     def arms(self) -> tuple[str, ...]:
