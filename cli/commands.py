@@ -68,19 +68,6 @@ def _names_model(argument: str) -> bool:
     return not equals or (not name.startswith("serve.") and Path(path).is_dir())
 
 
-def demo(arguments: Namespace) -> int:
-    """The page; with ``--serve`` the endpoint too."""
-    recipe = _recipe(arguments)
-    from trimtab.demo.run import demo as run_demo
-
-    if not arguments.serve:
-        return run_demo(recipe)
-    from trimtab.cli.endpoint import running_endpoint
-
-    with running_endpoint(recipe, arguments.recipe, arguments.overrides):
-        return run_demo(recipe)
-
-
 def compare(arguments: Namespace) -> int:
     """Compare over the endpoint; it is started if it is not up. A finished report is shown again."""
     recipe = _recipe(arguments)

@@ -2,28 +2,31 @@
 
 import signal
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
-import httpx
-
-from trimtab.artifacts.endpoint_key import API_KEY, authorization
 from trimtab.artifacts.errors import InputError
-from trimtab.data.resolve import resolve
-from trimtab.recipes.schema import Recipe
+from trimtab.data.pair import Pair
+from trimtab.demo.arm import arms_of_section
+from trimtab.recipes.demo import DemoSection
 
 
-def demo(recipe: Recipe) -> int:
-    """Serve the page until SIGINT or SIGTERM; 0 then."""
-    arms = served_arms(recipe.serve.url)
-    examples = resolve(recipe.data).heldout
+def demo(url: str, section: DemoSection, votes: Path, examples: Callable[[], list[Pair]]) -> int:
+    """Serve the page over the endpoint at ``url`` until SIGINT or SIGTERM; 0 then.
+
+    ``votes``: where they are kept; ``examples``: gives held-out pairs, asked for once the endpoint has answered.
+    """
+    arms = arms_of_section(url, section)
+    shown = examples()
     import gradio as gr
 
     from trimtab.demo.page import CSS, build
 
-    page = build(recipe.serve.url, arms, examples, recipe.demo.max_tokens)
+    page = build(arms, examples=shown)
     try:
         page.launch(
-            server_name=recipe.demo.host,
-            server_port=recipe.demo.port,
+            server_name=section.host,
+            server_port=section.port,
             share=False,
             quiet=True,
             footer_links=[],
@@ -33,32 +36,14 @@ def demo(recipe: Recipe) -> int:
         )
     except OSError as error:
         raise InputError(
-            f"{recipe.demo.host}:{recipe.demo.port} cannot be listened on; "
+            f"{section.host}:{section.port} cannot be listened on; "
             "stop what uses it, or choose another port: demo.port=7861"
         ) from error
-    print(f"endpoint: {recipe.serve.url}  models: {', '.join(arms)}")
-    print(f"page:     http://{recipe.demo.host}:{recipe.demo.port}   (Ctrl-C ends)", flush=True)
+    print(f"endpoint: {url}  models: {', '.join(arm.name for arm in arms)}")
+    print(f"page:     http://{section.host}:{section.port}   (Ctrl-C ends)", flush=True)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     stop.wait()
     page.close()
     return 0
-
-
-def served_arms(base_url: str) -> tuple[str, ...]:
-    """The endpoint's models, aligned arms first and base last. InputError when it does not answer."""
-    try:
-        answer = httpx.get(f"{base_url}/models", headers=authorization(), timeout=10)
-        if answer.status_code == 401:
-            raise InputError(f"the endpoint at {base_url} needs a key: give it as {API_KEY}")
-        answer.raise_for_status()
-        names = [model["id"] for model in answer.json()["data"]]
-    except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"no OpenAI endpoint answers at {base_url}; start it with `trimtab serve RECIPE`, "
-            "or let this command do it: `trimtab demo RECIPE --serve`"
-        ) from error
-    if not names:
-        raise InputError(f"the endpoint at {base_url} serves no model; is it still starting?")
-    return tuple(sorted(names, key=lambda name: (name == "base", name != "orpo", name)))
