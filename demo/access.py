@@ -33,7 +33,7 @@ class Logins:
 
 
 def read_logins(path: Path) -> dict[str, str]:
-    """Passwords by name. InputError for a file that is not there, is open to others, or has a line that is none."""
+    """Passwords by name. InputError: no such file, open to others, or a line that is none."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         others = path.stat().st_mode & 0o077

@@ -41,7 +41,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Face:
-    """How a pane names its arm. ``arm`` None hides it (blind); ``note``: a word beside the name, such as a verdict."""
+    """How a pane names its arm; ``arm`` None hides it (blind). ``note``: a word beside the name, as a verdict."""
 
     title: str
     arm: Arm | None = None

@@ -46,6 +46,7 @@ class CompareView:
         """The question and its settings."""
         with gr.Row(elem_classes="tt-ask"):
             self.prompt = gr.Textbox(
+                value="",
                 label="Prompt",
                 placeholder="Ask all arms the same thing …",
                 lines=1,
@@ -151,9 +152,11 @@ class CompareView:
         names = [arm.name for arm in self.context.arms]
         columns = [pane.column for pane in self.panes]
         self.arms.change(
-            lambda chosen: [gr.update(visible=name in chosen) for name in names]
-            if len(names) > 1
-            else gr.update(visible=names[0] in chosen),
+            lambda chosen: (
+                [gr.update(visible=name in chosen) for name in names]
+                if len(names) > 1
+                else gr.update(visible=names[0] in chosen)
+            ),
             self.arms,
             columns,
             **self.quiet,

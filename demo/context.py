@@ -40,7 +40,7 @@ class Context:
     async def answers(
         self, index: int, messages: Sequence[Message], sampling: Sampling, repeats: int, request: gr.Request
     ) -> AsyncIterator[tuple[Progress, ...]]:
-        """Arm ``index``'s answers, ``repeats`` at once, each with a seed of its own; or why they are not asked for."""
+        """Arm ``index``'s answers, ``repeats`` at once with a seed each; or why they are not asked for."""
         refused = await self.visitors.refusal(request, repeats)
         if refused:
             yield (Progress(done=True, error=refused),)

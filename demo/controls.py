@@ -34,6 +34,7 @@ def controls(default: Sampling, name: str, repeats: bool = True) -> Controls:
     """The settings, folded; ``name`` begins their ids."""
     with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings", elem_classes="tt-fold"):
         system = gr.Textbox(
+            value="",
             label="System prompt",
             placeholder="None: the model's template decides.",
             lines=2,
@@ -62,7 +63,7 @@ def controls(default: Sampling, name: str, repeats: bool = True) -> Controls:
 
 
 def sampling_of(temperature: float, top_p: float, max_tokens: float, seed: float) -> Sampling:
-    """The sampling that the fields hold; InputError says what is out of range. An empty field is its least value."""
+    """The sampling that the fields hold; InputError says what is out of range. An empty field is its least."""
     return Sampling(float(temperature or 0), float(top_p or 1), int(max_tokens or 1), int(seed or 0))
 
 

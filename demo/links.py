@@ -48,7 +48,7 @@ def read_link(query: Mapping[str, str], arms: Sequence[str], default: Sampling, 
 
 
 def write_link(linked: Linked, arms: Sequence[str], default: Sampling) -> str:
-    """The address's query, ``?`` first; what is as it would be anyway is left out. InputError for too long a text."""
+    """The address's query, ``?`` first; what is as by default is left out. InputError for too long a text."""
     if len(linked.prompt) + len(linked.system) > MOST_CHARACTERS:
         raise InputError(f"a link holds {MOST_CHARACTERS:,} characters at most; shorten prompt or system prompt")
     query = {"view": linked.view, "prompt": linked.prompt, "system": linked.system}

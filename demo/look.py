@@ -67,6 +67,8 @@ def theme() -> gr.themes.Base:
         block_info_text_color_dark="#a0acb9",
         border_color_primary="#dfe4ea",
         border_color_primary_dark="#2a333d",
+        input_border_width="1px",
+        input_border_width_dark="1px",
         input_background_fill="#ffffff",
         input_background_fill_dark="#171d24",
         input_border_color="#c3cbd5",

@@ -6,16 +6,22 @@ from typing import Any
 
 import gradio as gr
 
+from trimtab.artifacts.endpoint_url import endpoint_url
 from trimtab.data.pair import Pair
 from trimtab.demo.access import Visitors
-from trimtab.demo.arm import Arm, arms_of, endpoint_url, named_apart
+from trimtab.demo.arm import Arm, arms_of, named_apart
+from trimtab.demo.batch_view import BatchView
+from trimtab.demo.compare_events import checked_sampling
 from trimtab.demo.compare_view import CompareView
 from trimtab.demo.context import Context, session
 from trimtab.demo.controls import MOST_REPEATS
-from trimtab.demo.links import VIEWS, Linked, read_link, write_link
+from trimtab.demo.judge_view import JudgeView
+from trimtab.demo.links import Linked, read_link, write_link
 from trimtab.demo.look import look, serving
+from trimtab.demo.preference_view import PreferenceView
 from trimtab.demo.safe_markdown import escaped
 from trimtab.demo.sampling import Sampling
+from trimtab.demo.scoreboard_view import ScoreboardView
 from trimtab.demo.votes import VoteStore
 
 
@@ -36,11 +42,12 @@ def build(
     requests_per_minute: int | None = None,
     open_api: bool = False,
 ) -> Page:
-    """The page as Gradio Blocks, over the models of an OpenAI endpoint (its address), or over ``Arm`` of several.
+    """The page as Gradio Blocks, over an OpenAI endpoint (its address) or the ``Arm`` of several.
 
-    ``examples``: held-out pairs to pick from; ``votes``: the file that keeps votes, without it there is no Judge and no
-    Scoreboard; ``sampling``: what the settings begin with; ``requests_per_minute``: answers that one visitor may ask
-    for; ``open_api``: whether Gradio's API of the page is open. InputError when the endpoint does not answer.
+    ``examples``: held-out pairs to pick from; ``votes``: the file that keeps votes, without it there is no Judge
+    and no Scoreboard; ``sampling``: what the settings begin with; ``requests_per_minute``: answers that one visitor
+    may ask for; ``open_api``: whether programs may call the page's events. InputError when the endpoint does not
+    answer.
     """
     arms = arms_of(endpoint_url(endpoint)) if isinstance(endpoint, str) else named_apart(tuple(endpoint))
     context = Context(
@@ -70,16 +77,29 @@ def _head(arms: Sequence[Arm]) -> str:
 
 def _tabs(page: Page, context: Context) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": context.visibility}
+    refreshing = None
     with gr.Tabs(elem_id="views") as tabs:
         with gr.Tab("Compare", id="compare", elem_id="compare"):
             compare = CompareView(context)
             link = gr.Button("Copy link", size="sm", elem_id="link", elem_classes="tt-link")
-            address = gr.Textbox(visible="hidden", elem_id="link-address")
+            address = gr.Textbox(value="", visible="hidden", elem_id="link-address")
+        if context.store and len(context.arms) > 1:
+            with gr.Tab("Judge", id="judge", elem_id="judge"):
+                JudgeView(context, context.store)
+            with gr.Tab("Scoreboard", id="scoreboard", elem_id="scoreboard") as tab:
+                refreshing = ScoreboardView(context, context.store).refresh
+            tab.select(**refreshing)
+        with gr.Tab("Preference", id="preference", elem_id="preference"):
+            PreferenceView(context)
+        with gr.Tab("Batch", id="batch", elem_id="batch"):
+            BatchView(context)
     fields = [compare.prompt, *compare.settings.fields, compare.arms]
     link.click(_linker(context), fields, address, **quiet).then(
         None, address, None, js="(query) => window.trimtabLink(query)", **quiet
     )
     page.load(_opener(context), None, [tabs, *fields], **quiet)
+    if refreshing:
+        page.load(**refreshing)
 
 
 def _linker(context: Context) -> Any:
@@ -95,8 +115,6 @@ def _linker(context: Context) -> Any:
         repeats: float,
         arms: list[str],
     ) -> str:
-        from trimtab.demo.compare_events import checked_sampling
-
         sampling = checked_sampling(temperature, top_p, max_tokens, seed)
         linked = Linked("compare", prompt, system, tuple(arms), sampling, int(repeats))
         return write_link(linked, names, context.sampling)
@@ -125,6 +143,3 @@ def _leaver(context: Context) -> Any:
         context.running.leave(session(request))
 
     return leave
-
-
-__all__ = ["VIEWS", "Page", "build"]

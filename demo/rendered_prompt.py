@@ -37,7 +37,8 @@ def shown_prompts(names: Sequence[str], prompts: Sequence[str | None]) -> str:
         return '<p class="tt-hint">The endpoint does not say how it renders a prompt.</p>'
     if len(set(prompts)) == 1:
         everyone = "All arms read" if len(names) > 1 else f"{names[0]} reads"
-        return f'<p class="tt-ok">{escaped(everyone)} this same text:</p><pre class="tt-code">{escaped(known[0])}</pre>'
+        text = f'<pre class="tt-code" tabindex="0">{escaped(known[0])}</pre>'
+        return f'<p class="tt-ok">{escaped(everyone)} this same text:</p>{text}'
     parts = [
         f'<h3>{escaped(name)}</h3><pre class="tt-code">{escaped(prompt or "not told")}</pre>'
         for name, prompt in zip(names, prompts, strict=True)

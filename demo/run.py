@@ -1,13 +1,15 @@
-"""The demo stage: the page over a recipe's endpoint, until a signal."""
+"""The demo stage: the page over an endpoint, until a signal."""
 
 import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from trimtab.artifacts.errors import InputError
 from trimtab.data.pair import Pair
 from trimtab.demo.arm import arms_of_section
+from trimtab.demo.sampling import Sampling
 from trimtab.recipes.demo import DemoSection
 
 
@@ -16,23 +18,26 @@ def demo(url: str, section: DemoSection, votes: Path, examples: Callable[[], lis
 
     ``votes``: where they are kept; ``examples``: gives held-out pairs, asked for once the endpoint has answered.
     """
+    login = _login(section)
     arms = arms_of_section(url, section)
     shown = examples()
-    import gradio as gr
+    from trimtab.demo.page import build
 
-    from trimtab.demo.page import CSS, build
-
-    page = build(arms, examples=shown)
+    page = build(
+        arms,
+        examples=shown,
+        votes=votes,
+        sampling=Sampling(max_tokens=section.max_tokens),
+        requests_per_minute=None if section.on_loopback else section.requests_per_minute,
+        open_api=section.open_api,
+    )
     try:
         page.launch(
             server_name=section.host,
             server_port=section.port,
-            share=False,
-            quiet=True,
-            footer_links=[],
             prevent_thread_lock=True,
-            css_paths=CSS,
-            theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+            auth=login,
+            auth_message="Names and passwords are given out by whoever runs this page." if login else None,
         )
     except OSError as error:
         raise InputError(
@@ -40,6 +45,7 @@ def demo(url: str, section: DemoSection, votes: Path, examples: Callable[[], lis
             "stop what uses it, or choose another port: demo.port=7861"
         ) from error
     print(f"endpoint: {url}  models: {', '.join(arm.name for arm in arms)}")
+    print(f"votes:    {votes}")
     print(f"page:     http://{section.host}:{section.port}   (Ctrl-C ends)", flush=True)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -47,3 +53,12 @@ def demo(url: str, section: DemoSection, votes: Path, examples: Callable[[], lis
     stop.wait()
     page.close()
     return 0
+
+
+def _login(section: DemoSection) -> Any:
+    """Who may open the page; None: whoever reaches it, which is nobody beyond this machine."""
+    if section.auth_file is None:
+        return None
+    from trimtab.demo.access import Logins
+
+    return Logins(Path(section.auth_file))

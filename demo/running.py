@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 from trimtab.demo.stream import Progress
 
@@ -13,7 +14,7 @@ class Running:
     """The tasks that stream answers. ``visitor`` is a page's session, not a person."""
 
     def __init__(self) -> None:
-        self._tasks: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
+        self._tasks: dict[str, set[asyncio.Task[Any]]] = defaultdict(set)
 
     async def follow(
         self, visitor: str, sources: Sequence[AsyncIterator[Progress]]
@@ -49,6 +50,11 @@ class Running:
         finally:
             await self._end(visitor, set(tasks))
 
+    def adopt(self, visitor: str, task: "asyncio.Task[Any]") -> None:
+        """A task of another kind that ends with the rest."""
+        self._tasks[visitor].add(task)
+        task.add_done_callback(lambda done: self._forget(visitor, {done}))
+
     async def stop(self, visitor: str) -> None:
         """End everything that streams for ``visitor``; what has arrived stays."""
         await self._end(visitor, set(self._tasks.get(visitor, ())))
@@ -58,10 +64,13 @@ class Running:
         for task in tuple(self._tasks.get(visitor, ())):
             task.get_loop().call_soon_threadsafe(task.cancel)
 
-    async def _end(self, visitor: str, tasks: set[asyncio.Task[None]]) -> None:
+    async def _end(self, visitor: str, tasks: set[asyncio.Task[Any]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._forget(visitor, tasks)
+
+    def _forget(self, visitor: str, tasks: set[asyncio.Task[Any]]) -> None:
         if visitor in self._tasks:
             self._tasks[visitor] -= tasks
             if not self._tasks[visitor]:

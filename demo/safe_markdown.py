@@ -1,4 +1,4 @@
-"""A model's answer as HTML that can do nothing: CommonMark without raw HTML, pictures or other links than http(s)."""
+"""A model's answer as HTML that can do nothing: CommonMark without raw HTML, pictures or odd links."""
 
 import html
 from collections.abc import Sequence
