@@ -89,7 +89,10 @@ def scoreboard(votes: Iterable[Vote], *, resamples: int = RESAMPLES, seed: int =
 
 
 def comparisons(vote: Vote) -> list[Comparison]:
-    """Every two arms of ``vote`` whose answers are both there."""
+    """Every two arms of ``vote`` that it compares and whose answers are both there.
+
+    The choice of the best says nothing of the others among themselves.
+    """
     place = {arm: rank for rank, group in enumerate(vote.ranking) for arm in group}
     asked = "\0".join(f"{message['role']}\0{message['content']}" for message in vote.prompt)
     arms = sorted(arm for arm, answer in vote.answers.items() if not answer.error)
@@ -98,6 +101,8 @@ def comparisons(vote: Vote) -> list[Comparison]:
         for second in arms[at + 1 :]:
             texts = vote.answers[first].text.strip(), vote.answers[second].text.strip()
             one, other = place.get(first, 0), place.get(second, 0)
+            if vote.verdict == "best" and one == other:
+                continue
             outcome: Outcome = "tie"
             if texts[0] != texts[1] and one != other:
                 outcome = "first" if one < other else "second"
