@@ -52,6 +52,7 @@ def _add_batch(command: ArgumentParser) -> None:
     command.add_argument("--top-p", type=float, default=1.0, metavar="X", help="default: 1")
     command.add_argument("--max-tokens", type=whole_number, metavar="N", help="default: the recipe's, 160")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    command.add_argument("--force", action="store_true", help="replace what is there")
     command.set_defaults(run=batch)
 
 
@@ -138,7 +139,9 @@ def batch(arguments: Namespace) -> int:
     sampling = Sampling(
         arguments.temperature, arguments.top_p, arguments.max_tokens or section.max_tokens, arguments.seed
     )
-    return run(url, section, arguments.prompts, sampling, arguments.out, arguments.concurrency)
+    return run(
+        url, section, arguments.prompts, sampling, arguments.out, arguments.concurrency, force=arguments.force
+    )
 
 
 def judge(arguments: Namespace) -> int:

@@ -1,52 +1,20 @@
-"""A file of prompts through all arms: answers side by side as JSON Lines, CSV and one page."""
+"""Prompts through all arms, each at its own pace; a failure stays in its cell."""
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
-from trimtab.data.pair import Message
+import httpx
+
 from trimtab.demo.arm import Arm
+from trimtab.demo.batch_files import write_batch
+from trimtab.demo.batch_rows import BatchAnswer, BatchRow, Prompt, read_prompts
+from trimtab.demo.chat import EndpointError, complete
 from trimtab.demo.sampling import Sampling
 
-Prompt = tuple[Message, ...]
+__all__ = ["BatchAnswer", "BatchRow", "read_prompts", "run_batch", "write_batch"]
 
-
-@dataclass(frozen=True)
-class BatchAnswer:
-    """One arm's answer to one prompt; ``error`` instead where it failed. ``seconds``: until it was whole."""
-
-    text: str
-    finish_reason: str | None = None
-    tokens: int = 0
-    seconds: float = 0.0
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class BatchRow:
-    """One prompt, the answers by arm's name, and the data's own chosen answer where the file has one."""
-
-    prompt: Prompt
-    answers: dict[str, BatchAnswer]
-    chosen: str | None = None
-    rejected: str | None = None
-
-
-@dataclass(frozen=True)
-class BatchFiles:
-    """Where the results were written."""
-
-    jsonl: Path
-    csv: Path
-    page: Path
-
-
-def read_prompts(path: Path) -> list[BatchRow]:
-    """Prompts of a .txt (one a line), or of preference data in any form; rows without answers yet.
-
-    InputError names the file and what is wrong with it.
-    """
-    raise NotImplementedError
+_TIMEOUT = 600  # seconds, of one answer
 
 
 async def run_batch(
@@ -59,11 +27,34 @@ async def run_batch(
 ) -> list[BatchRow]:
     """The rows with every arm's answers; ``concurrency`` requests an arm at once; ``progress``: (answers, of all).
 
-    A failure stays in its cell. Cancelling it ends all requests.
+    Each arm goes at its own pace. Cancelling it ends all requests.
     """
-    raise NotImplementedError
+    answers: list[dict[str, BatchAnswer]] = [{} for _ in rows]
+    done = 0
+
+    async def work(client: httpx.AsyncClient, arm: Arm, waiting: list[int]) -> None:
+        nonlocal done
+        while waiting:
+            at = waiting.pop()
+            answers[at][arm.name] = await _answer(client, arm, rows[at].prompt, sampling)
+            done += 1
+            progress(done, len(rows) * len(arms))
+
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(timeout=_TIMEOUT, limits=limits) as client, asyncio.TaskGroup() as group:
+        for arm in arms:
+            waiting = list(range(len(rows)))[::-1]
+            for _ in range(min(concurrency, len(rows))):
+                group.create_task(work(client, arm, waiting))
+    return [
+        replace(row, answers={arm.name: given[arm.name] for arm in arms})
+        for row, given in zip(rows, answers, strict=True)
+    ]
 
 
-def write_batch(arms: tuple[Arm, ...], rows: list[BatchRow], sampling: Sampling, folder: Path) -> BatchFiles:
-    """``batch.jsonl``, ``batch.csv`` and ``batch.html`` in ``folder``, each whole or not at all."""
-    raise NotImplementedError
+async def _answer(client: httpx.AsyncClient, arm: Arm, prompt: Prompt, sampling: Sampling) -> BatchAnswer:
+    try:
+        got = await complete(client, arm, list(prompt), sampling.request_fields())
+    except EndpointError as error:
+        return BatchAnswer("", error=str(error))
+    return BatchAnswer(got.text.strip(), got.finish_reason, got.tokens, round(got.seconds, 3))

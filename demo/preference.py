@@ -18,6 +18,7 @@ from trimtab.demo.prompt_logprobs import AnswerLogprobs, NoLogprobs, answer_logp
 
 ORPO_SCALE = "log-odds ratio of mean token probabilities (ORPO's measure; nats, 0 = no preference)"
 DPO_SCALE = "beta × log-ratio to the reference, chosen minus rejected, summed over tokens (DPO's measure; nats)"
+_TIMEOUT = 120  # seconds
 Both = tuple[AnswerLogprobs, ...]  # chosen, rejected
 
 
@@ -49,7 +50,7 @@ async def preferences(
     references = {arm: replace(arm, name=arm.reference, model=arm.reference) for arm in arms if arm.reference}
     asked = {(arm.base_url, arm.model): arm for arm in (*arms, *_needed(references))}
     async with AsyncExitStack() as stack:
-        client = client or await stack.enter_async_context(httpx.AsyncClient())
+        client = client or await stack.enter_async_context(httpx.AsyncClient(timeout=_TIMEOUT))
         work = (_measured(client, arm, prompt, chosen, rejected) for arm in asked.values())
         measured = dict(zip(asked, await asyncio.gather(*work), strict=True))
     found = []

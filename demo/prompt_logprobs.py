@@ -11,6 +11,7 @@ import httpx
 
 from trimtab.data.pair import Message
 from trimtab.demo.arm import Arm
+from trimtab.demo.chat import EndpointError, post_chat
 
 _BOUNDARY = 2  # tokens that an answer's beginning may join with
 
@@ -86,7 +87,6 @@ async def _rendered(
 ) -> list[_Token]:
     """The endpoint's tokens of ``messages``, with the header of an answer where one is to follow."""
     request = {
-        "model": arm.model,
         "messages": messages,
         "max_tokens": 1,
         "temperature": 0,
@@ -95,17 +95,9 @@ async def _rendered(
         "add_generation_prompt": for_answer,
     }
     try:
-        response = await client.post(
-            f"{arm.base_url}/chat/completions", json=request, headers=arm.authorization, timeout=120
-        )
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise NoLogprobs(f"the endpoint {arm.base_url} cannot be reached") from error
-    try:
-        body = response.json()
-    except ValueError as error:
-        raise NoLogprobs(f"the endpoint answered {response.status_code} without JSON") from error
-    if response.is_error:
-        raise NoLogprobs(_message(body) or f"the endpoint answered {response.status_code}")
+        body = await post_chat(client, arm, request)
+    except EndpointError as error:
+        raise NoLogprobs(str(error)) from error
     try:
         return _tokens(body)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -125,10 +117,3 @@ def _tokens(body: dict[str, Any]) -> list[_Token]:
         text = entry.get("decoded_token")
         tokens.append(_Token(int(key), text if isinstance(text, str) else "", float(entry["logprob"])))
     return tokens
-
-
-def _message(body: Any) -> str | None:
-    """The message of an error in OpenAI's form."""
-    error = body.get("error") if isinstance(body, dict) else None
-    message = error.get("message") if isinstance(error, dict) else None
-    return message if isinstance(message, str) else None
