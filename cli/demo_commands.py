@@ -30,6 +30,7 @@ def _add_votes(command: ArgumentParser) -> None:
     votes = command.add_subparsers(dest="votes_part", required=True, metavar="PART")
     show = votes.add_parser("show", help="the scoreboard: wins, strengths, agreement")
     show.add_argument("--json", action="store_true", help="print it as JSON")
+    show.add_argument("--plot", type=Path, metavar="FILE", help="draw it into a .png, .svg or .pdf")
     show.set_defaults(run=show_votes)
     export = votes.add_parser("export", help="preference pairs for the next training")
     export.add_argument("--output", type=Path, required=True, metavar="FILE", help="a .jsonl that is written")
@@ -107,7 +108,7 @@ def show_votes(arguments: Namespace) -> int:
     from trimtab.demo.votes import VoteStore
 
     with VoteStore(_store(arguments), existing=True) as store:
-        show(store, as_json=arguments.json)
+        show(store, as_json=arguments.json, plot=arguments.plot)
     return 0
 
 
