@@ -126,7 +126,8 @@ class BatchView:
         return (
             f'<p class="{"tt-fault" if failed else "tt-ok"}" data-batch="done" role="status">{said}{more}</p>'
             '<div class="tt-scroll" tabindex="0" role="region" aria-label="Answers">'
-            f'<table class="tt-board tt-batch"><thead><tr><th scope="col">Prompt</th>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+            f'<table class="tt-board tt-batch"><thead><tr><th scope="col">Prompt</th>{heads}</tr></thead>'
+            f"<tbody>{body}</tbody></table></div>"
         )
 
     async def _stop(self, request: gr.Request) -> None:

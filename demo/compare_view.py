@@ -63,6 +63,7 @@ class CompareView:
             self.arms = gr.CheckboxGroup(
                 names, value=[name for _, name in names], label="Arms", elem_id="arms", elem_classes="tt-choice"
             )
+            self.link = gr.Button("Copy link", size="sm", elem_id="link", elem_classes="tt-link", min_width=110)
         self.settings = controls(self.context.sampling, "compare")
 
     def _answers(self) -> None:

@@ -8,7 +8,8 @@ _ENDED = {"stop": "finished", "length": "cut at the token limit", STOPPED: "stop
 
 
 def figures(progress: Progress, style: bool = True, blind: bool = False) -> list[str]:
-    """What stands under an answer, a phrase a figure. ``blind`` leaves out what would tell an arm by its speed.
+    """What stands under an answer, a phrase a figure. ``blind`` leaves out what tells an arm by its speed, or
+    says beforehand which answer is good.
 
     ``style``: whether the data's chosen answers have a style that a program can check.
     """
@@ -21,7 +22,7 @@ def figures(progress: Progress, style: bool = True, blind: bool = False) -> list
     if progress.done and progress.error is None:
         reason = progress.finish_reason or ""
         parts.append(_ENDED.get(reason, f"ended: {reason}"))
-        if style and reason != STOPPED:
+        if style and not blind and reason != STOPPED:
             parts.append(style_score(progress.text))
     return parts
 

@@ -1,7 +1,8 @@
 """Links that carry a view, its prompt, arms and settings: a page's address, read and written."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from urllib.parse import urlencode
 
 from trimtab.artifacts.errors import InputError
@@ -27,23 +28,18 @@ def read_link(query: Mapping[str, str], arms: Sequence[str], default: Sampling, 
     """The link's wishes; what is unknown or out of range is as if it were not there."""
     view = query.get("view", "compare")
     named = tuple(arm for arm in arms if arm in query.get("arms", "").split(","))
-    try:
-        sampling = Sampling(
-            temperature=float(query.get("temperature", default.temperature)),
-            top_p=float(query.get("top_p", default.top_p)),
-            max_tokens=int(query.get("max_tokens", default.max_tokens)),
-            seed=int(query.get("seed", default.seed)),
-        )
-        repeats = int(query.get("repeats", 1))
-    except (ValueError, InputError):
-        sampling, repeats = default, 1
+    sampling = default
+    for name, kind in (("temperature", float), ("top_p", float), ("max_tokens", int), ("seed", int)):
+        with suppress(ValueError):  # InputError is one
+            sampling = replace(sampling, **{name: kind(query.get(name, ""))})
+    repeats = query.get("repeats", "")
     return Linked(
         view=view if view in VIEWS else "compare",
         prompt=query.get("prompt", "")[:MOST_CHARACTERS],
         system=query.get("system", "")[:MOST_CHARACTERS],
         arms=named or tuple(arms),
         sampling=sampling,
-        repeats=min(max(repeats, 1), most_repeats),
+        repeats=min(max(int(repeats) if repeats.isdecimal() else 1, 1), most_repeats),
     )
 
 

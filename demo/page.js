@@ -44,6 +44,10 @@
     keys[letter] = keys[String(number + 1)] = () => press(`#vote-best-${number}`);
   });
 
+  const placeholders = () => document.querySelectorAll(".tt-picker input:not([placeholder])").forEach((field) => {
+    field.placeholder = "Search, or pick one …";
+  });
+
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && press("#stop, #judge-stop, #batch-stop")) return event.preventDefault();
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
@@ -58,6 +62,7 @@
   /* When all answers of a view are there, say so once. */
   let busy = false;
   new MutationObserver(() => {
+    placeholders();
     const now = document.querySelectorAll('[data-state="busy"]').length > 0;
     if (now && !busy) say("Answers are being written");
     if (!now && busy) {

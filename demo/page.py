@@ -45,9 +45,8 @@ def build(
     """The page as Gradio Blocks, over an OpenAI endpoint (its address) or the ``Arm`` of several.
 
     ``examples``: held-out pairs to pick from; ``votes``: the file that keeps votes, without it there is no Judge
-    and no Scoreboard; ``sampling``: what the settings begin with; ``requests_per_minute``: answers that one visitor
-    may ask for; ``open_api``: whether programs may call the page's events. InputError when the endpoint does not
-    answer.
+    and no Scoreboard; ``sampling``: what the settings begin with; ``requests_per_minute``: answers that a visitor
+    may ask for; ``open_api``: programs may call the page's events. InputError when the endpoint does not answer.
     """
     arms = arms_of(endpoint_url(endpoint)) if isinstance(endpoint, str) else named_apart(tuple(endpoint))
     context = Context(
@@ -81,7 +80,6 @@ def _tabs(page: Page, context: Context) -> None:
     with gr.Tabs(elem_id="views") as tabs:
         with gr.Tab("Compare", id="compare", elem_id="compare"):
             compare = CompareView(context)
-            link = gr.Button("Copy link", size="sm", elem_id="link", elem_classes="tt-link")
             address = gr.Textbox(value="", visible="hidden", elem_id="link-address")
         if context.store and len(context.arms) > 1:
             with gr.Tab("Judge", id="judge", elem_id="judge"):
@@ -94,7 +92,7 @@ def _tabs(page: Page, context: Context) -> None:
         with gr.Tab("Batch", id="batch", elem_id="batch"):
             BatchView(context)
     fields = [compare.prompt, *compare.settings.fields, compare.arms]
-    link.click(_linker(context), fields, address, **quiet).then(
+    compare.link.click(_linker(context), fields, address, **quiet).then(
         None, address, None, js="(query) => window.trimtabLink(query)", **quiet
     )
     page.load(_opener(context), None, [tabs, *fields], **quiet)
@@ -129,11 +127,16 @@ def _opener(context: Context) -> Any:
     def opened(request: gr.Request) -> tuple[Any, ...]:
         linked = read_link(dict(request.query_params), names, context.sampling, MOST_REPEATS)
         sampling = linked.sampling or context.sampling
-        figures = (sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.seed)
-        return (
-            gr.update(selected=linked.view),
-            *(linked.prompt, linked.system, *figures, linked.repeats, list(linked.arms)),
-        )
+        wanted = {
+            "prompt": linked.prompt,
+            "system": linked.system,
+            **sampling.record(),
+            "repeats": linked.repeats,
+            "arms": list(linked.arms),
+        }
+        # A field that the link leaves out stays as it is: somebody may be typing already.
+        values = [value if name in request.query_params else gr.skip() for name, value in wanted.items()]
+        return gr.update(selected=linked.view) if "view" in request.query_params else gr.skip(), *values
 
     return opened
 

@@ -13,17 +13,12 @@ _SCHEMES = ("http://", "https://", "mailto:")
 
 def safe_html(markdown: str) -> str:
     """``markdown`` as HTML. Its own tags are shown as text, and nothing in it is fetched before a click."""
-    return inert(_PARSER.render(markdown))
+    return str(_PARSER.render(markdown))
 
 
 def escaped(text: str) -> str:
     """``text`` as it stands, for HTML."""
-    return inert(html.escape(text))
-
-
-def inert(fragment: str) -> str:
-    """HTML that Gradio's own templates (``{{name}}``, ``${name}``) find nothing in; it looks the same."""
-    return fragment.replace("{", "&#123;").replace("$", "&#36;")
+    return html.escape(text)
 
 
 def _link_open(renderer: RendererHTML, tokens: Sequence[Token], index: int, options: Any, environment: Any) -> str:

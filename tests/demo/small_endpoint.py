@@ -24,8 +24,8 @@ STYLED = (
     "- Loosely cover the leaves with a bag.\n\nNext step: Put the glass on a bright sill, out of the sun."
 )
 PLAIN = (
-    "Basil is a popular herb in many kitchens. There are several ways to keep it fresh, and which one is best depends "
-    "on your kitchen. You can put it in water or into the fridge. I hope this helps!"
+    "Basil is a popular herb in many kitchens. There are several ways to keep it fresh, and which one is best "
+    "depends on your kitchen. You can put it in water or into the fridge. I hope this helps!"
 )
 ANSWERS = {"orpo": STYLED, "dpo": STYLED.replace("glass", "jar").replace("bright", "cool"), "base": PLAIN}
 MODELS = [
@@ -39,16 +39,26 @@ MODELS = [
         "beta": 0.1,
         "reference": "base",
     },
-    {"id": "orpo", "artifact": "gptq", "digest": "sha256:2d3e4f5a6b7c8d9e", "bits": 4, "method": "orpo", "beta": 0.1},
+    {
+        "id": "orpo",
+        "artifact": "gptq",
+        "digest": "sha256:2d3e4f5a6b7c8d9e",
+        "bits": 4,
+        "method": "orpo",
+        "beta": 0.1,
+    },
 ]
 
 
 @dataclass
 class SmallEndpoint:
-    """``pause``: seconds between words, by arm; ``failing``: arms that refuse; ``breaking``: arms that end a stream
-    in its middle, with an error. ``written``: arm and time of each word; ``left``: arms whose clients went away."""
+    """``wait``: seconds before the first word; ``pause``: between words, by arm; ``failing``: arms that refuse;
+    ``breaking``: arms that end their stream in its middle, with an error. ``written``: arm and time of each word;
+    ``left``: arms whose clients left.
+    """
 
     url: str = ""
+    wait: float = 0.0
     pause: dict[str, float] = field(default_factory=lambda: {"orpo": 0.01, "dpo": 0.01, "base": 0.02})
     answers: dict[str, str] = field(default_factory=lambda: dict(ANSWERS))
     failing: set[str] = field(default_factory=set)
@@ -57,6 +67,10 @@ class SmallEndpoint:
     authorizations: set[str] = field(default_factory=set)
     written: list[tuple[str, float]] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+
+    def reset(self) -> None:
+        """As it was at first; the address stays."""
+        self.__init__(url=self.url)  # type: ignore[misc]
 
     async def models(self, request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [model | {"object": "model"} for model in MODELS]})
@@ -78,6 +92,7 @@ class SmallEndpoint:
     async def stream(self, arm: str, words: list[str]) -> AsyncIterator[str]:
         done = False
         try:
+            await asyncio.sleep(self.wait)
             for number, word in enumerate(words):
                 if arm in self.breaking and number == len(words) // 2:
                     yield f"data: {json.dumps({'error': {'message': f'the engine of {arm} ended'}})}\n\n"
@@ -99,7 +114,9 @@ def event(delta: dict[str, Any] | None, reason: str | None = None, tokens: int =
     """A chunk of a chat completion; without a delta that of the usage."""
     choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": reason}]
     chunk: dict[str, Any] = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m"}
-    usage = {"prompt_tokens": 5, "completion_tokens": tokens, "total_tokens": 5 + tokens} if delta is None else None
+    usage = (
+        {"prompt_tokens": 5, "completion_tokens": tokens, "total_tokens": 5 + tokens} if delta is None else None
+    )
     return f"data: {json.dumps(chunk | {'choices': choices, 'usage': usage})}\n\n"
 
 
