@@ -85,8 +85,14 @@ def arms_of(base_url: str, models: tuple[str, ...] = (), key_env: str | None = A
 
 
 def named_apart(arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
-    """Arms of several endpoints, those of one name called ``name@host:port``; each model of an endpoint once."""
-    once = tuple({(arm.base_url, arm.model): arm for arm in arms}.values())
+    """Arms of several endpoints, those of one name called ``name@host:port``.
+
+    A model that comes twice is taken as it came first.
+    """
+    found: dict[tuple[str, str], Arm] = {}
+    for arm in arms:
+        found.setdefault((arm.base_url, arm.model), arm)
+    once = tuple(found.values())
     counts = Counter(arm.name for arm in once)
     return tuple(
         replace(arm, name=f"{arm.name}@{urlsplit(arm.base_url).netloc}") if counts[arm.name] > 1 else arm

@@ -55,8 +55,9 @@ def test_endpoints_of_a_section_beside_the_first() -> None:
 
 
 def test_one_endpoint_twice_is_one() -> None:
-    arm = Arm("a", "a", "http://h/v1")
-    assert named_apart((arm, arm)) == (arm,)
+    arm, other = Arm("a", "a", "http://h/v1"), Arm("b", "b", "http://h/v1")
+    again = Arm("a", "a", "http://h/v1", key_env=None)
+    assert named_apart((arm, other, again)) == (arm, other)
 
 
 def test_keys_come_from_the_environment_and_are_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
