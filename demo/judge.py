@@ -163,7 +163,7 @@ async def _ask(
     spent: "_Spending",
 ) -> Said | None:
     messages = judge_messages(list(comparison.vote.prompt), *texts, section.criteria)
-    fields = {"temperature": 0, "max_tokens": section.max_tokens, "seed": 0}
+    fields = section.request_fields
     key = cache_key(section.url, {"model": section.model, "messages": messages, **fields})
     answer = cache.get(key)
     if answer is None:

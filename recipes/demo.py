@@ -1,6 +1,6 @@
 """The ``demo`` section of a recipe: the page, who may open it, its votes, other endpoints, a judge."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
@@ -41,8 +41,9 @@ class JudgeSection(Section):
     """A model that judges answers, of any OpenAI-compatible endpoint.
 
     ``key_env``: the environment variable that holds its key. ``max_tokens``: of one judgement. ``criteria``: what
-    makes an answer better, in words for the judge. ``cache``: where its answers are kept, by default
-    ``judge.sqlite`` beside the votes.
+    makes an answer better, in words for the judge. ``fields``: of its requests, beside or instead of
+    ``temperature: 0``, ``seed: 0`` and ``max_tokens``; null leaves one out. ``cache``: where its answers are
+    kept, by default ``judge.sqlite`` beside the votes.
     """
 
     url: str
@@ -52,12 +53,27 @@ class JudgeSection(Section):
     max_tokens: Count = 512
     concurrency: Count = 4
     criteria: str | None = None
+    fields: dict[str, Any] = Field(default_factory=dict)
     cache: str | None = None
 
     @field_validator("url")
     @classmethod
     def _base(cls, value: str) -> str:
         return endpoint_url(value)
+
+    @property
+    def request_fields(self) -> dict[str, Any]:
+        """Fields of its requests beside model and messages."""
+        given = {"temperature": 0, "seed": 0, "max_tokens": self.max_tokens} | self.fields
+        return {name: value for name, value in given.items() if value is not None}
+
+    @field_validator("fields")
+    @classmethod
+    def _ours(cls, value: dict[str, Any]) -> dict[str, Any]:
+        ours = sorted({"model", "messages", "stream", "n"} & set(value))
+        if ours:
+            raise ValueError(f"{ours[0]} is set by Trimtab; leave it out")
+        return value
 
 
 class DemoSection(Section):

@@ -101,12 +101,31 @@ def test_cost_is_of_what_was_asked_now_and_a_second_run_asks_nothing(tmp_path: P
         once = judged(served.url, votes, tmp_path / "c.sqlite").spent
         again = judged(served.url, votes, tmp_path / "c.sqlite").spent
         number = len(served.requests)
-        for change in ({"model": "judge-2"}, {"criteria": "Be strict."}, {"max_tokens": 9}):
+        for change in (
+            {"model": "judge-2"},
+            {"criteria": "Be strict."},
+            {"max_tokens": 9},
+            {"fields": {"top_p": 1}},
+        ):
             changed = judged(served.url, votes, tmp_path / "c.sqlite", **change).spent
             assert (changed.asked, changed.cached) == (2, 0), change
     assert (number, once.asked, once.cached, once.prompt_tokens, once.answer_tokens) == (2, 2, 0, 2000, 12)
     assert once.cost == pytest.approx((2000 * 2.0 + 12 * 10.0) / 1e6)
     assert (again.asked, again.cached, again.cost, again.currency) == (0, 2, 0.0, "EUR")
+
+
+def test_fields_that_a_judge_refuses_can_be_left_out(tmp_path: Path) -> None:
+    fields = {"max_tokens": None, "temperature": None, "max_completion_tokens": 900}
+    with endpoint(longer) as served:
+        judged(served.url, [two("much longer", "short", "p1")], tmp_path / "c.sqlite", fields=fields)
+        (_, body), *_ = served.requests
+    assert {key: body[key] for key in body if key != "messages"} == {
+        "model": "judge-1",
+        "seed": 0,
+        "max_completion_tokens": 900,
+    }
+    with pytest.raises(ValueError, match="messages is set by Trimtab"):
+        JudgeSection.model_validate({"url": "http://h", "model": "m", "fields": {"messages": []}})
 
 
 def test_the_key_of_the_cache_is_of_everything() -> None:
