@@ -114,6 +114,9 @@ class CompareView:
             **self.quiet,
         )
         mark = self._marking(whole=True)
+        # Gradio runs several events of one click one after the other, but those that follow an event all at once:
+        # so the click itself does nothing.
+        asked_now = gr.on([self.prompt.submit, self.send.click], None, js="() => {}", **self.quiet)
         for number, pane in enumerate(self.panes):
             stream = {
                 "fn": events.streamer(self.context, number, self.faces[number]),
@@ -122,7 +125,7 @@ class CompareView:
                 "concurrency_limit": None,
                 **self.quiet,
             }
-            gr.on([self.prompt.submit, self.send.click], **stream).then(**mark)
+            asked_now.then(**stream).then(**mark)
             reseeded.then(**stream).then(**mark)
             pane.retry.click(
                 events.retrier(self.context, number, self.faces[number]),
@@ -133,7 +136,7 @@ class CompareView:
             ).then(**mark)
         self.stop.click(self._stop, queue=False, **self.quiet)
         shown = {"fn": events.sent(self.context), "inputs": asked, "outputs": self.sent, **self.quiet}
-        gr.on([self.prompt.submit, self.send.click], **shown)
+        asked_now.then(**shown)
         reseeded.then(**shown)
 
     def _marking(self, whole: bool) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from trimtab.demo.examples import question
 from trimtab.demo.safe_markdown import escaped
 from trimtab.demo.votes import Ranking, ShownAnswer, Verdict, Vote, VoteStore, ranking_of
 
-RUNNING = '<div data-round="open"></div>'  # the style sheet shows the ballot when the answers have ended
+RUNNING = '<div data-round="running"></div>'
+OPEN = '<div data-round="open"></div>'  # the style sheet shows the ballot
 _WAIT = "Wait until all answers have ended, or stop them."
 
 
@@ -83,6 +84,16 @@ def streamer(context: Context, slot: int) -> Callable[..., Any]:
             yield answer_card(look, shown), shown
 
     return stream
+
+
+def opener(count: int) -> Callable[..., Any]:
+    """Event: the ballot, once all answers of the round have ended."""
+
+    def ended(round_: Round, *shown: Shown) -> Any:
+        waiting = not round_.open or any(each.state in ("busy", "empty") for each in shown[:count])
+        return gr.skip() if waiting else OPEN
+
+    return ended
 
 
 def voter(context: Context, store: VoteStore, verdict: Verdict, best: int = 0) -> Callable[..., Any]:

@@ -142,6 +142,12 @@ class JudgeView:
                     [card, shown],
                     concurrency_limit=None,
                     **self.quiet,
+                ).then(
+                    events.opener(len(self.cards)),
+                    [self.round, *self.shown],
+                    self.verdict,
+                    concurrency_limit=None,
+                    **self.quiet,
                 )
         self.stop.click(self._stop, queue=False, **self.quiet)
 

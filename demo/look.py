@@ -5,6 +5,8 @@ from typing import Any
 
 import gradio as gr
 
+from trimtab.demo.closed_api import closed_api
+
 _HERE = Path(__file__).parent
 _FONT = ("Inter", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "DejaVu Sans Mono", "monospace")
@@ -22,9 +24,10 @@ def look() -> dict[str, Any]:
     }
 
 
-def serving() -> dict[str, Any]:
-    """Arguments of ``launch`` that keep a page closed: no share link, no server beside, bounded files."""
+def serving(open_api: bool = False) -> dict[str, Any]:
+    """Arguments of ``launch`` that keep a page closed: no share link, no API unless asked, bounded files."""
     return {
+        "app_kwargs": {} if open_api else {"middleware": closed_api()},
         "share": False,
         "quiet": True,
         "ssr_mode": False,

@@ -28,9 +28,11 @@ from trimtab.demo.votes import VoteStore
 class Page(gr.Blocks):
     """Gradio's Blocks that are served as this page looks, closed, unless ``launch`` is told otherwise."""
 
+    open_api = False
+
     def launch(self, *arguments: Any, **options: Any) -> Any:
         """As ``gr.Blocks.launch``."""
-        return super().launch(*arguments, **(look() | serving() | options))
+        return super().launch(*arguments, **(look() | serving(self.open_api) | options))
 
 
 def build(
@@ -58,6 +60,7 @@ def build(
         visibility="public" if open_api else "private",
     )
     page = Page(title="Trimtab", fill_width=True, analytics_enabled=False, delete_cache=(3600, 86400))
+    page.open_api = open_api
     with page:
         gr.HTML(_head(arms), elem_id="head")
         _tabs(page, context)

@@ -19,7 +19,7 @@ class Running:
     async def follow(
         self, visitor: str, sources: Sequence[AsyncIterator[Progress]]
     ) -> AsyncIterator[tuple[Progress, ...]]:
-        """How far each source is, at once when something new is there and then every ``INTERVAL_S`` at most."""
+        """How far each source is: at once, when something new is there, and every ``INTERVAL_S`` at most."""
         latest, changed = [Progress() for _ in sources], asyncio.Event()
 
         async def read(index: int, source: AsyncIterator[Progress]) -> None:
@@ -38,6 +38,7 @@ class Running:
             task.add_done_callback(lambda _: changed.set())
         self._tasks[visitor].update(tasks)
         try:
+            yield tuple(latest)
             while not all(task.done() for task in tasks):
                 await changed.wait()
                 changed.clear()

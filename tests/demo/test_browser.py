@@ -274,7 +274,7 @@ def test_blind_vote_reveal_and_scoreboard(tab: Page, address: str, store: Path) 
     assert vote.artifacts["dpo"]["digest"] == "sha256:1c2d3e4f5a6b7c8d"
     assert "127.0.0.1" not in vote.rater
     tab.keyboard.press("n")
-    expect(tab.locator("#verdict [data-round=open]")).to_be_attached()
+    expect(tab.locator("#verdict [data-round=voted]")).to_have_count(0)
     expect(tab.locator("#vote-tie")).to_be_visible(timeout=20_000)
     rest(tab)
     tab.keyboard.press("x")
@@ -392,6 +392,7 @@ def test_login_and_a_limit_on_answers(
         tab.locator("input[type=password]").fill("wrong")
         tab.get_by_role("button", name="Login").click()
         expect(tab.get_by_text("Incorrect")).to_be_visible()
+        tab.locator("input").first.fill("ada")
         tab.locator("input[type=password]").fill("correct horse")
         tab.get_by_role("button", name="Login").click()
         expect(tab.locator("#send")).to_be_visible()
@@ -466,6 +467,6 @@ def test_a_phone_needs_no_sideways_scrolling(browser: Browser, address: str) -> 
 
 def test_the_footer_and_the_api_are_closed(browser: Browser, tab: Page, address: str) -> None:
     expect(tab.locator("footer")).to_be_hidden()
-    assert tab.request.get(f"{address}/gradio_api/info").json()["named_endpoints"] == {}
-    answer = tab.request.post(f"{address}/gradio_api/call/stream", data={"data": []})
-    assert answer.status in (400, 404, 500)
+    for path in ("info", "openapi.json", "call/stream", "run/stream", "api/stream"):
+        for ask_for in (tab.request.get, tab.request.post):
+            assert ask_for(f"{address}/gradio_api/{path}").status == 404, path
