@@ -74,6 +74,7 @@ def pairs_of(votes: list[Vote]) -> tuple[list[Pair], ExportReport]:
         if rule := _left_out(vote):
             report.left_out[rule] += 1
             continue
+        report.left_out["answers that failed"] += sum(bool(answer.error) for answer in vote.answers.values())
         for comparison in comparisons(vote):
             if rule := _left_out_comparison(comparison):
                 report.left_out[rule] += 1

@@ -32,10 +32,7 @@ def left_out(votes: list[Vote]) -> Counter[str]:
 
 def test_a_vote_for_the_best_gives_a_pair_with_each_other_answer() -> None:
     pairs, report = pairs_of([vote("best", FOR_ORPO)])
-    assert sides(pairs) == [("orpo says", "base says"), ("orpo says", "dpo says")] or sides(pairs) == [
-        ("orpo says", "dpo says"),
-        ("orpo says", "base says"),
-    ]
+    assert sides(pairs) == [("orpo says", "base says"), ("orpo says", "dpo says")]  # in the order of arms' names
     assert pairs[0].prompt == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "How do I keep basil fresh?"},
@@ -60,7 +57,7 @@ def test_a_ranking_gives_a_pair_of_every_better_with_every_worse_and_none_of_equ
             "comparisons with an answer cut at the token limit",
         ),
         (
-            {"answers": TWO | {"base": ShownAnswer("No id", None)}},
+            {"answers": TWO | {"base": ShownAnswer("No id", "stopped")}},
             "comparisons with an answer that failed, was stopped or is empty",
         ),
         (
@@ -83,7 +80,7 @@ def test_a_failed_answer_takes_only_its_own_comparisons_out() -> None:
     answers = {"orpo": "good", "dpo": "worse", "base": ShownAnswer("", None, "the engine ended")}
     pairs, report = pairs_of([vote("rank", (("orpo",), ("dpo",), ("base",)), answers=answers)])
     assert sides(pairs) == [("good", "worse")]
-    assert report.left_out == {}  # comparisons() does not make those of failed answers
+    assert report.left_out == {"answers that failed": 1}
 
 
 def test_text_that_cannot_be_trained_on_is_left_out() -> None:
