@@ -49,10 +49,9 @@ class BatchView:
             self._run,
             [file, *settings.fields[:-1]],
             [self.state, files],
-            concurrency_limit=None,
             **quiet,
         )
-        stop.click(self._stop, queue=False, **quiet)
+        stop.click(self._stop, **quiet)
 
     async def _run(
         self,

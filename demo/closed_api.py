@@ -4,7 +4,7 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_FOR_PROGRAMS = ("call", "run", "api", "info", "openapi.json", "mcp")  # below /gradio_api; pages use queue/
+_FOR_PROGRAMS = ("call", "run", "api", "openapi.json", "mcp")  # below /gradio_api; events with a queue need none
 
 
 class ClosedApi:

@@ -48,7 +48,7 @@ class CompareView:
             self.prompt = gr.Textbox(
                 value="",
                 label="Prompt",
-                placeholder="Ask all arms the same thing …",
+                placeholder="Ask all arms the same thing, or pick an example below …",
                 lines=1,
                 max_lines=8,
                 scale=8,
@@ -110,7 +110,6 @@ class CompareView:
             lambda seed: (int(seed or 0) + 1) % (MAX_SEED + 1),
             self.settings.seed,
             self.settings.seed,
-            queue=False,
             **self.quiet,
         )
         mark = self._marking(whole=True)
@@ -122,7 +121,6 @@ class CompareView:
                 "fn": events.streamer(self.context, number, self.faces[number]),
                 "inputs": asked,
                 "outputs": [pane.card, pane.shown],
-                "concurrency_limit": None,
                 **self.quiet,
             }
             asked_now.then(**stream).then(**mark)
@@ -131,10 +129,9 @@ class CompareView:
                 events.retrier(self.context, number, self.faces[number]),
                 pane.shown,
                 [pane.card, pane.shown],
-                concurrency_limit=None,
                 **self.quiet,
             ).then(**mark)
-        self.stop.click(self._stop, queue=False, **self.quiet)
+        self.stop.click(self._stop, **self.quiet)
         shown = {"fn": events.sent(self.context), "inputs": asked, "outputs": self.sent, **self.quiet}
         asked_now.then(**shown)
         reseeded.then(**shown)
@@ -170,7 +167,6 @@ class CompareView:
             events.renderer(self.context),
             [self.prompt, self.conversation, self.arms, self.settings.system],
             self.rendered,
-            concurrency_limit=None,
             **self.quiet,
         )
 

@@ -121,13 +121,12 @@ class JudgeView:
         """A round begins with a shuffle; then each slot streams by an event of its own."""
         self.examples.input(self._picked, self.examples, [self.prompt, self.settings.system], **self.quiet)
         filled = self.next.click(
-            self._another, None, [self.prompt, self.settings.system, self.examples], queue=False, **self.quiet
+            self._another, None, [self.prompt, self.settings.system, self.examples], **self.quiet
         )
         begin = {
             "fn": self._begin,
             "inputs": [self.prompt, self.blind],
             "outputs": [self.round, self.verdict, self.reason, *self.cards, *self.shown],
-            "queue": False,
             **self.quiet,
         }
         asked = [self.round, self.prompt, *self.settings.fields[:-1]]
@@ -140,16 +139,14 @@ class JudgeView:
                     events.streamer(self.context, slot),
                     asked,
                     [card, shown],
-                    concurrency_limit=None,
                     **self.quiet,
                 ).then(
                     events.opener(len(self.cards)),
                     [self.round, *self.shown],
                     self.verdict,
-                    concurrency_limit=None,
                     **self.quiet,
                 )
-        self.stop.click(self._stop, queue=False, **self.quiet)
+        self.stop.click(self._stop, **self.quiet)
 
     def _when_voted(self) -> None:
         """A button a verdict; all give the round's names and where the vote stands."""
@@ -160,7 +157,6 @@ class JudgeView:
                 events.voter(self.context, self.store, "best", slot),
                 inputs,
                 outputs,
-                concurrency_limit=None,
                 **self.quiet,
             )
         others = ((self.tie, "tie"), (self.none, "all_bad"), (self.rank, "rank"))
@@ -169,7 +165,6 @@ class JudgeView:
                 events.voter(self.context, self.store, verdict),  # type: ignore[arg-type]
                 inputs,
                 outputs,
-                concurrency_limit=None,
                 **self.quiet,
             )
 

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from trimtab.artifacts.endpoint_url import endpoint_url
+from trimtab.artifacts.errors import InputError
 from trimtab.data.pair import Pair
 from trimtab.demo.access import Visitors
 from trimtab.demo.arm import Arm, arms_of, named_apart
@@ -66,6 +67,7 @@ def build(
         _tabs(page, context)
         gr.HTML('<div id="tt-said" role="status" aria-live="polite"></div>', elem_classes="tt-only-read")
         page.unload(_leaver(context))
+    page.queue(default_concurrency_limit=None, api_open=open_api)
     return page
 
 
@@ -79,14 +81,14 @@ def _head(arms: Sequence[Arm]) -> str:
 
 def _tabs(page: Page, context: Context) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": context.visibility}
-    refreshing = None
+    refreshing = judge = None
     with gr.Tabs(elem_id="views") as tabs:
         with gr.Tab("Compare", id="compare", elem_id="compare"):
             compare = CompareView(context)
             address = gr.Textbox(value="", visible="hidden", elem_id="link-address")
         if context.store and len(context.arms) > 1:
             with gr.Tab("Judge", id="judge", elem_id="judge"):
-                JudgeView(context, context.store)
+                judge = JudgeView(context, context.store)
             with gr.Tab("Scoreboard", id="scoreboard", elem_id="scoreboard") as tab:
                 refreshing = ScoreboardView(context, context.store).refresh
             tab.select(**refreshing)
@@ -98,7 +100,8 @@ def _tabs(page: Page, context: Context) -> None:
     compare.link.click(_linker(context), fields, address, **quiet).then(
         None, address, None, js="(query) => window.trimtabLink(query)", **quiet
     )
-    page.load(_opener(context), None, [tabs, *fields], **quiet)
+    also = [judge.prompt, judge.settings.system] if judge else []
+    page.load(_opener(context, bool(judge)), None, [tabs, *fields, *also], **quiet)
     if refreshing:
         page.load(**refreshing)
 
@@ -118,12 +121,15 @@ def _linker(context: Context) -> Any:
     ) -> str:
         sampling = checked_sampling(temperature, top_p, max_tokens, seed)
         linked = Linked("compare", prompt, system, tuple(arms), sampling, int(repeats))
-        return write_link(linked, names, context.sampling)
+        try:
+            return write_link(linked, names, context.sampling)
+        except InputError as error:
+            raise gr.Error(str(error), title="Link") from error
 
     return link
 
 
-def _opener(context: Context) -> Any:
+def _opener(context: Context, judge: bool) -> Any:
     """What a page's address asks for, as values of the tabs and of the fields."""
     names = [arm.name for arm in context.arms]
 
@@ -138,8 +144,10 @@ def _opener(context: Context) -> Any:
             "arms": list(linked.arms),
         }
         # A field that the link leaves out stays as it is: somebody may be typing already.
-        values = [value if name in request.query_params else gr.skip() for name, value in wanted.items()]
-        return gr.update(selected=linked.view) if "view" in request.query_params else gr.skip(), *values
+        given = request.query_params
+        values = [value if name in given else gr.skip() for name, value in wanted.items()]
+        view = gr.update(selected=linked.view) if "view" in given else gr.skip()
+        return view, *values, *(values[:2] if judge else ())
 
     return opened
 

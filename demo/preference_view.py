@@ -52,7 +52,7 @@ class PreferenceView:
         self.result = gr.HTML(EMPTY, elem_id="preferences")
         fields = [self.turns, self.prompt, self.chosen, self.rejected]
         examples.input(self._pick, examples, fields, show_progress="hidden", **quiet)
-        measure.click(self._measure, fields, self.result, concurrency_limit=None, **quiet)
+        measure.click(self._measure, fields, self.result, **quiet)
 
     def _pick(self, number: int | None) -> tuple[Any, ...]:
         if number is None:

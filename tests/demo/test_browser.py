@@ -467,6 +467,7 @@ def test_a_phone_needs_no_sideways_scrolling(browser: Browser, address: str) -> 
 
 def test_the_footer_and_the_api_are_closed(browser: Browser, tab: Page, address: str) -> None:
     expect(tab.locator("footer")).to_be_hidden()
-    for path in ("info", "openapi.json", "call/stream", "run/stream", "api/stream"):
+    assert tab.request.get(f"{address}/gradio_api/info").json()["named_endpoints"] == {}
+    for path in ("openapi.json", "call/stream", "run/stream", "api/stream"):
         for ask_for in (tab.request.get, tab.request.post):
             assert ask_for(f"{address}/gradio_api/{path}").status == 404, path
