@@ -71,8 +71,8 @@ def pairs_of(votes: list[Vote]) -> tuple[list[Pair], ExportReport]:
     report = ExportReport(votes=len(votes))
     judged: dict[Key, list[_Judgement]] = defaultdict(list)
     for vote in sorted(votes, key=lambda each: (each.created, each.id)):
-        if rule := _left_out(vote):
-            report.left_out[rule] += 1
+        if not vote.blind:
+            report.left_out["votes that were not blind"] += 1
             continue
         report.left_out["answers that failed"] += sum(bool(answer.error) for answer in vote.answers.values())
         for comparison in comparisons(vote):
@@ -86,15 +86,6 @@ def pairs_of(votes: list[Vote]) -> tuple[list[Pair], ExportReport]:
     pairs = _without_circles(decided, report)
     report.pairs = len(pairs)
     return pairs, report
-
-
-def _left_out(vote: Vote) -> str | None:
-    """Why no comparison of ``vote`` counts, None where they do."""
-    if not vote.blind:
-        return "votes that were not blind"
-    if vote.verdict in ("tie", "all_bad"):
-        return "votes that prefer nothing (tie, all bad)"
-    return None
 
 
 def _left_out_comparison(comparison: Comparison) -> str | None:
@@ -131,8 +122,11 @@ def _decided(judgements: list[_Judgement], report: ExportReport) -> Pair | None:
     report.left_out["judgements that their rater gave again later"] += len(judgements) - len(last)
     counts = Counter(each.better for each in last.values())
     better, votes_for = counts.most_common(1)[0]
+    if set(counts) == {None}:
+        report.left_out["judgements that prefer nothing (tie, all bad, equals)"] += len(last)
+        return None
     if better is None or 2 * votes_for <= len(last):
-        report.left_out["judgements of raters who are divided, or see a tie"] += len(last)
+        report.left_out["judgements of raters who are divided"] += len(last)
         return None
     behind = [each for each in last.values() if each.better == better]
     report.left_out["judgements that a majority overrules"] += len(last) - len(behind)

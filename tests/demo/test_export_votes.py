@@ -43,14 +43,14 @@ def test_a_vote_for_the_best_gives_a_pair_with_each_other_answer() -> None:
 def test_a_ranking_gives_a_pair_of_every_better_with_every_worse_and_none_of_equals() -> None:
     pairs, report = pairs_of([vote("rank", (("dpo",), ("base", "orpo")))])
     assert set(sides(pairs)) == {("dpo says", "base says"), ("dpo says", "orpo says")}
-    assert report.left_out == {"judgements of raters who are divided, or see a tie": 1}
+    assert report.left_out == {"judgements that prefer nothing (tie, all bad, equals)": 1}
 
 
 @pytest.mark.parametrize(
     ("case", "rule"),
     [
-        ({"verdict": "tie", "order": ()}, "votes that prefer nothing (tie, all bad)"),
-        ({"verdict": "all_bad", "order": ()}, "votes that prefer nothing (tie, all bad)"),
+        ({"verdict": "tie", "order": ()}, "judgements that prefer nothing (tie, all bad, equals)"),
+        ({"verdict": "all_bad", "order": ()}, "judgements that prefer nothing (tie, all bad, equals)"),
         ({"blind": False}, "votes that were not blind"),
         (
             {"answers": TWO | {"base": ShownAnswer("No id", "length")}},
@@ -121,7 +121,17 @@ def test_a_majority_of_raters_decides() -> None:
 
 def test_divided_raters_give_no_pair() -> None:
     votes = [vote("best", order, answers=TWO, rater=str(order)) for order in (FOR_ORPO, FOR_BASE)]
-    assert left_out(votes) == {"judgements of raters who are divided, or see a tie": 2}
+    assert left_out(votes) == {"judgements of raters who are divided": 2}
+
+
+def test_ties_of_other_raters_count_against_a_majority() -> None:
+    votes = [vote("best", FOR_ORPO, answers=TWO, rater=rater) for rater in "ab"]
+    votes.append(vote("tie", answers=TWO, rater="c"))
+    (pair,), report = pairs_of(votes)
+    assert report.left_out == {"judgements merged with an equal one": 1, "judgements that a majority overrules": 1}
+    assert (pair.extra["provenance"]["raters_for"], pair.extra["provenance"]["raters_tied"]) == (2, 1)
+    votes.append(vote("all_bad", answers=TWO, rater="d"))
+    assert left_out(votes) == {"judgements of raters who are divided": 4}
 
 
 def test_the_last_vote_of_a_rater_counts() -> None:
