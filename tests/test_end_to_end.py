@@ -1,5 +1,6 @@
 """The whole way with the real model, real training, real vLLM and a real browser, on a tiny budget."""
 
+import asyncio
 import json
 import re
 import shutil
@@ -66,6 +67,7 @@ def test_page_shows_three_answers_from_one_prompt(run: Run, tmp_path: Path) -> N
         check_preference(tab)
         check_votes(tab, page_address(run))
         check_endpoint(run)
+        check_log_probabilities(run)
         check_an_engine_killed_under_the_page(tab, page_address(run), process)
     votes = tmp_path / "votes.jsonl"
     for arguments in (
@@ -130,6 +132,25 @@ def check_preference(tab: Page) -> None:
     expect(tab.locator("#preferences article[data-state=done]")).to_have_count(3)
     dpo = tab.locator("#preferences article", has=tab.locator("h2", has_text=re.compile("^DPO$")))
     expect(dpo).to_contain_text("reference base")
+
+
+def check_log_probabilities(run: Run) -> None:
+    """What the Preference view asks for is what the artifact's probe has of the same answer, token by token."""
+    from trimtab.demo.arm import Arm, arms_of
+    from trimtab.demo.prompt_logprobs import AnswerLogprobs, answer_logprobs
+
+    async def asked(arm: Arm, messages: list[dict[str, str]]) -> AnswerLogprobs:
+        async with httpx.AsyncClient(timeout=300) as client:
+            (got,) = await answer_logprobs(client, arm, messages[:-1], (messages[-1]["content"],))
+            return got
+
+    for arm in arms_of(f"http://127.0.0.1:{run.port}/v1"):
+        probe = read_manifest(run.directory / arm.name / "gptq").probe[0]
+        got = asyncio.run(asked(arm, probe.messages))
+        assert (got.tokens[-1], "".join(got.tokens[:-1])) == ("<|im_end|>", probe.messages[-1]["content"])
+        expected = probe.logprobs[-len(got.logprobs) - 1 : -1]  # after the end of the turn is a line break
+        apart = [abs(one - other) for one, other in zip(got.logprobs, expected, strict=True)]
+        assert sum(apart) / len(apart) < 0.2, arm.name
 
 
 def check_votes(tab: Page, address: str) -> None:
