@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 
@@ -10,16 +11,24 @@ from trimtab.demo.closed_api import closed_api
 _HERE = Path(__file__).parent
 _FONT = ("Inter", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "DejaVu Sans Mono", "monospace")
+# A rudder with its trim tab.
+MARK = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 38 38">'
+    '<rect width="38" height="38" rx="11" fill="#0f766e"/>'
+    '<path d="M10 8h9a2 2 0 0 1 2 2v13a7 7 0 0 1-7 7h-2a2 2 0 0 1-2-2z" fill="#fff"/>'
+    '<rect x="23" y="17" width="5" height="13" rx="2" fill="#fff" transform="rotate(-18 23 17)"/></svg>'
+)
 MOST_TASKS = 1000  # answers that stream at once, over all visitors
 
 
 def look() -> dict[str, Any]:
-    """Arguments of ``launch`` and of ``gr.mount_gradio_app``: theme, style sheet, keyboard, no footer."""
+    """Arguments of ``launch`` and of ``gr.mount_gradio_app``: theme, style sheet, keyboard, icon, no footer."""
     script = (_HERE / "page.js").read_text(encoding="utf-8")
+    icon = f'<link rel="icon" type="image/svg+xml" href="data:image/svg+xml,{quote(MARK)}">'
     return {
         "theme": theme(),
         "css_paths": _HERE / "page.css",
-        "head": f"<script>{script}</script>",
+        "head": f"{icon}<script>{script}</script>",
         "footer_links": [],
     }
 

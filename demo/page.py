@@ -18,7 +18,7 @@ from trimtab.demo.context import Context, session
 from trimtab.demo.controls import MOST_REPEATS
 from trimtab.demo.judge_view import JudgeView
 from trimtab.demo.links import Linked, read_link, write_link
-from trimtab.demo.look import look, serving
+from trimtab.demo.look import MARK, MOST_TASKS, look, serving
 from trimtab.demo.preference_view import PreferenceView
 from trimtab.demo.safe_markdown import escaped
 from trimtab.demo.sampling import Sampling
@@ -67,6 +67,7 @@ def build(
         _tabs(page, context)
         gr.HTML('<div id="tt-said" role="status" aria-live="polite"></div>', elem_classes="tt-only-read")
         page.unload(_leaver(context))
+    page.max_threads = MOST_TASKS
     page.queue(default_concurrency_limit=None, api_open=open_api)
     return page
 
@@ -74,7 +75,7 @@ def build(
 def _head(arms: Sequence[Arm]) -> str:
     names = ", ".join(arm.title for arm in arms)
     return (
-        '<div class="tt-head"><div class="tt-mark" aria-hidden="true"><span></span></div>'
+        f'<div class="tt-head"><span class="tt-mark" aria-hidden="true">{MARK}</span>'
         f"<div><h1>Trimtab</h1><p>{escaped(names)}, side by side.</p></div></div>"
     )
 
