@@ -43,6 +43,8 @@ def opened(browser: Browser, url: str, number: int) -> Page:
 def ask(tab: Page, number: int, turn: int) -> str:
     """Ask in whichever view is open; the selector of its panes."""
     judging = number % 4 == 3
+    # what is drawn anew has no mark
+    tab.evaluate("document.querySelectorAll('article[data-state]').forEach(one => { one.dataset.old = 'old'; })")
     tab.locator("#judge-prompt textarea" if judging else "#prompt textarea").fill(
         f"Browser {number}, turn {turn}?"
     )
@@ -53,8 +55,8 @@ def ask(tab: Page, number: int, turn: int) -> str:
 def answered(tab: Page, panes: str) -> str | None:
     """Wait until every pane has ended, and vote where that is asked; what went wrong, None if nothing."""
     tab.wait_for_function(
-        "(panes) => { const all = [...document.querySelectorAll(panes + ' [data-state]')];"
-        " return all.length > 0 && all.every(one => ['done', 'failed', 'stopped'].includes(one.dataset.state)); }",
+        "(panes) => [...document.querySelectorAll(panes + ' [data-state]')].every(one => !one.dataset.old"
+        " && ['done', 'failed', 'stopped'].includes(one.dataset.state))",
         arg=panes,
     )
     states = tab.locator(f"{panes} [data-state]").evaluate_all("each => each.map(one => one.dataset.state)")

@@ -466,6 +466,11 @@ def test_a_phone_needs_no_sideways_scrolling(browser: Browser, address: str) -> 
 
 
 def test_the_footer_and_the_api_are_closed(browser: Browser, tab: Page, address: str) -> None:
+    fetched: list[str] = []
+    tab.on("request", lambda request: fetched.append(request.url))
+    tab.reload()
+    expect(tab.locator("#send")).to_be_visible()
+    assert {url for url in fetched if not url.startswith((address, "data:", "blob:"))} == set()
     expect(tab.locator("footer")).to_be_hidden()
     assert tab.request.get(f"{address}/gradio_api/info").json()["named_endpoints"] == {}
     for path in ("openapi.json", "call/stream", "run/stream", "api/stream"):
