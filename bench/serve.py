@@ -54,7 +54,7 @@ async def front(socket: Path, core: int | None) -> None:
         os.sched_setaffinity(0, {core})
     process = EngineProcess(Engine(MODEL, socket.parent, "merged", socket, {}), [], {}, socket.parent / "log")
     process.verified = True
-    table = Table({MODEL: Served(process, "merged", "")}, limits=RequestLimits(streams=10_000))
+    table = Table({MODEL: Served(process)}, limits=RequestLimits(streams=10_000))
     with listening("127.0.0.1", 0) as listener:
         print(listener.getsockname()[1], flush=True)
         metrics = Metrics(lambda: table, lambda: [])

@@ -67,19 +67,6 @@ def _names_model(argument: str) -> bool:
     return not equals or (not name.startswith("serve.") and Path(path).is_dir())
 
 
-def demo(arguments: Namespace) -> int:
-    """The page; with ``--serve`` the endpoint too."""
-    recipe = recipe_of(arguments)
-    from trimtab.demo.run import demo as run_demo
-
-    if not arguments.serve:
-        return run_demo(recipe)
-    from trimtab.cli.endpoint import running_endpoint
-
-    with running_endpoint(recipe, arguments.recipe, arguments.overrides):
-        return run_demo(recipe)
-
-
 def recipe_of(arguments: Namespace) -> "Recipe":
     """The recipe that the arguments name, with its overrides."""
     from trimtab.recipes.load import load_recipe
@@ -102,13 +89,13 @@ def child(
     """Run another trimtab command, or its part ``first``, in a process of its own; its exit code."""
     words = [*(first or []), arguments.recipe]
     line = child_command(command, words[0], [*words[1:], *arguments.overrides], list(more), processes)
-    with subprocess.Popen(line) as child:
+    with subprocess.Popen(line) as process:
         try:
-            return child.wait()
+            return process.wait()
         except KeyboardInterrupt:  # the terminal has sent it to the child too
-            child.wait()
+            process.wait()
             raise
         except SystemExit:
-            child.terminate()
-            child.wait()
+            process.terminate()
+            process.wait()
             raise

@@ -1,34 +1,20 @@
 """``trimtab export``: the stage for a recipe, or one of its parts on directories; heavy imports inside."""
 
-import argparse
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trimtab.cli.artifact_commands import add_inspect, add_push
+from trimtab.cli.part_or_recipe import PartOrRecipe
 from trimtab.cli.verify_command import add_verify
 
 if TYPE_CHECKING:
     from trimtab.recipes.export import ExportSection
 
 
-class _PartOrRecipe(argparse._SubParsersAction):
-    """A word that names no part is a recipe: ``export RECIPE`` is ``export all RECIPE``."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.choices = None  # type: ignore[assignment]  # any word will do
-
-    def __call__(
-        self, parser: ArgumentParser, namespace: Namespace, values: Any, option_string: str | None = None
-    ) -> None:
-        words = list(values) if values[0] in self._name_parser_map else ["all", *values]
-        super().__call__(parser, namespace, words, option_string)
-
-
 def add_export(command: ArgumentParser) -> None:
     """The arguments of ``trimtab export`` and of its parts."""
-    parts = command.add_subparsers(action=_PartOrRecipe, dest="part", required=True, metavar="RECIPE | PART")
+    parts = command.add_subparsers(action=PartOrRecipe, dest="part", required=True, metavar="RECIPE | PART")
     whole = parts.add_parser("all", help="RECIPE (`all` may be left out): merge and quantise every arm")
     whole.add_argument("recipe", metavar="RECIPE", help="a recipe, e.g. recipes/quickstart.yaml")
     whole.add_argument("overrides", nargs="*", metavar="section.key=value", help="override a recipe key")

@@ -12,6 +12,7 @@ from types import FrameType
 from trimtab.cli import commands
 from trimtab.cli.bench_command import add_bench
 from trimtab.cli.data_arguments import add_data_commands
+from trimtab.cli.demo_commands import add_demo
 from trimtab.cli.experiment_commands import add_compare, add_run
 from trimtab.cli.export_commands import add_export
 from trimtab.cli.key_commands import add_keys
@@ -41,10 +42,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_bench(add("bench", help="an endpoint's tokens a second and times under load"))
 
+    add_demo(add("demo", help="the comparison page over an endpoint; also: votes, batch, judge"))
+
     for name, text in (
         ("train", "train the recipe's arms: one adapter each"),
         ("serve", "one OpenAI endpoint over a recipe's arms or artifacts' directories, verified first"),
-        ("demo", "the comparison page over a running endpoint"),
     ):
         command = add(name, help=text)
         directory = "DIR|" if name == "serve" else ""
@@ -59,8 +61,6 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--mode", choices=["release", "adapters"], help="an engine an arm, or one for all adapters"
             )
-        if name == "demo":
-            command.add_argument("--serve", action="store_true", help="start the endpoint too")
     add_compare(
         add("compare", help="the experiment's figures with intervals, its report; a gate between two runs")
     )

@@ -1,128 +1,160 @@
-"""The comparison page: one prompt, a pane an arm, all streaming at once, held-out examples beside."""
+"""The comparison page: one tab a view over one set of arms."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from openai import AsyncOpenAI
 
-from trimtab.artifacts.endpoint_key import api_key
+from trimtab.artifacts.endpoint_url import endpoint_url
+from trimtab.artifacts.errors import InputError
 from trimtab.data.pair import Pair
-from trimtab.data.style import style_faults
-from trimtab.demo.stream import Progress, stream_answer
+from trimtab.demo.access import Visitors
+from trimtab.demo.arm import Arm, arms_of, named_apart
+from trimtab.demo.batch_view import BatchView
+from trimtab.demo.compare_events import checked_sampling
+from trimtab.demo.compare_view import CompareView
+from trimtab.demo.context import Context, session
+from trimtab.demo.controls import MOST_REPEATS
+from trimtab.demo.judge_view import JudgeView
+from trimtab.demo.links import Linked, read_link, write_link
+from trimtab.demo.look import MARK, MOST_TASKS, look, serving
+from trimtab.demo.preference_view import PreferenceView
+from trimtab.demo.safe_markdown import escaped
+from trimtab.demo.sampling import Sampling
+from trimtab.demo.scoreboard_view import ScoreboardView
+from trimtab.demo.votes import VoteStore
 
-CSS = Path(__file__).with_name("page.css")
-TITLES = {"orpo": "ORPO", "dpo": "DPO", "base": "Base"}
-_WAITING = "*waiting for the first word …*"
-_EMPTY = "*Ask something, or pick an example.*"
+
+class Page(gr.Blocks):
+    """Gradio's Blocks that are served as this page looks, closed, unless ``launch`` is told otherwise."""
+
+    open_api = False
+
+    def launch(self, *arguments: Any, **options: Any) -> Any:
+        """As ``gr.Blocks.launch``."""
+        return super().launch(*arguments, **(look() | serving(self.open_api) | options))
 
 
-def build(base_url: str, arms: tuple[str, ...], examples: list[Pair], max_tokens: int = 160) -> gr.Blocks:
-    """The page as Gradio Blocks, over the endpoint at ``base_url`` (ending in ``/v1``)."""
-    client = AsyncOpenAI(base_url=base_url, api_key=api_key() or "none", timeout=300, max_retries=0)
-    with gr.Blocks(title="Trimtab: compare", fill_width=True, analytics_enabled=False) as page:
-        gr.Markdown("# Trimtab\nOne prompt, every arm, side by side.", elem_id="head")
-        with gr.Row(equal_height=True, elem_id="ask"):
-            prompt = gr.Textbox(
-                label="Prompt",
-                placeholder="How do I keep basil fresh?",
-                lines=1,
-                max_lines=6,
-                scale=8,
-                autofocus=True,
-                elem_id="prompt",
-            )
-            send = gr.Button("Compare", variant="primary", scale=1, min_width=120, elem_id="send")
-        with gr.Row(equal_height=True):
-            panes = [_pane(arm) for arm in arms]
-            chosen, rejected = _reference()
-        picker = _examples(examples)
-        for arm, (answer, figures) in zip(arms, panes, strict=True):
-            # One event an arm: a slow or failing arm never holds another up.
-            gr.on(
-                [prompt.submit, send.click],
-                _streamer(client, arm, max_tokens),
-                inputs=prompt,
-                outputs=[answer, figures],
-                api_visibility="private",
-                show_progress="hidden",
-                concurrency_limit=None,
-                concurrency_id=f"arm-{arm}",
-                trigger_mode="always_last",
-            )
-        picker.click(
-            lambda index: _shown(examples[index]),
-            inputs=picker,
-            outputs=[prompt, chosen, rejected],
-            api_visibility="private",
-            show_progress="hidden",
-        )
+def build(
+    endpoint: str | Sequence[Arm],
+    *,
+    examples: Sequence[Pair] = (),
+    votes: Path | str | None = None,
+    sampling: Sampling | None = None,
+    requests_per_minute: int | None = None,
+    open_api: bool = False,
+) -> Page:
+    """The page as Gradio Blocks, over an OpenAI endpoint (its address) or the ``Arm`` of several.
+
+    ``examples``: held-out pairs to pick from; ``votes``: the file that keeps votes, without it there is no Judge
+    and no Scoreboard; ``sampling``: what the settings begin with; ``requests_per_minute``: answers that a visitor
+    may ask for; ``open_api``: programs may call the page's events. InputError when the endpoint does not answer.
+    """
+    arms = arms_of(endpoint_url(endpoint)) if isinstance(endpoint, str) else named_apart(tuple(endpoint))
+    context = Context(
+        arms=arms,
+        examples=examples,
+        sampling=sampling or Sampling(),
+        store=VoteStore(Path(votes)) if votes else None,
+        visitors=Visitors(requests_per_minute),
+        visibility="public" if open_api else "private",
+    )
+    page = Page(title="Trimtab", fill_width=True, analytics_enabled=False, delete_cache=(3600, 86400))
+    page.open_api = open_api
+    with page:
+        gr.HTML(_head(arms), elem_id="head")
+        _tabs(page, context)
+        gr.HTML('<div id="tt-said" role="status" aria-live="polite"></div>', elem_classes="tt-only-read")
+        page.unload(_leaver(context))
+    page.max_threads = MOST_TASKS
+    page.queue(default_concurrency_limit=None, api_open=open_api)
     return page
 
 
-def _pane(arm: str) -> tuple[gr.Markdown, gr.Markdown]:
-    with gr.Column(min_width=260, elem_classes="pane", elem_id=f"pane-{arm}"):
-        gr.Markdown(f"### {TITLES.get(arm, arm)}")
-        answer = gr.Markdown(
-            _EMPTY, elem_classes="answer", elem_id=f"answer-{arm}", line_breaks=True, min_height=180
-        )
-        figures = gr.Markdown("", elem_classes="figures", elem_id=f"figures-{arm}")
-    return answer, figures
-
-
-def _reference() -> tuple[gr.Markdown, gr.Markdown]:
-    """The column that shows an example's own answers."""
-    with gr.Column(min_width=260, elem_classes=["pane", "reference"], elem_id="reference"):
-        gr.Markdown("### From the data")
-        gr.Markdown("**chosen**", elem_classes="label")
-        chosen = gr.Markdown("*Pick an example below.*", elem_id="chosen", line_breaks=True)
-        gr.Markdown("**rejected**", elem_classes="label")
-        rejected = gr.Markdown("", elem_id="rejected", line_breaks=True)
-    return chosen, rejected
-
-
-def _examples(examples: list[Pair]) -> gr.Dataset:
-    """Held-out prompts to click."""
-    return gr.Dataset(
-        label="Held-out examples (no arm was trained on these topics)",
-        components=[gr.Textbox(visible=False)],
-        samples=[[pair.prompt[-1]["content"]] for pair in examples],
-        samples_per_page=12,
-        type="index",
-        elem_id="examples",
+def _head(arms: Sequence[Arm]) -> str:
+    names = ", ".join(arm.title for arm in arms)
+    return (
+        f'<div class="tt-head"><span class="tt-mark" aria-hidden="true">{MARK}</span>'
+        f"<div><h1>Trimtab</h1><p>{escaped(names)}, side by side.</p></div></div>"
     )
 
 
-def _shown(pair: Pair) -> tuple[str, str, str]:
-    return pair.prompt[-1]["content"], pair.chosen[0]["content"], pair.rejected[0]["content"]
+def _tabs(page: Page, context: Context) -> None:
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": context.visibility}
+    refreshing = judge = None
+    with gr.Tabs(elem_id="views") as tabs:
+        with gr.Tab("Compare", id="compare", elem_id="compare"):
+            compare = CompareView(context)
+            address = gr.Textbox(value="", visible="hidden", elem_id="link-address")
+        if context.store and len(context.arms) > 1:
+            with gr.Tab("Judge", id="judge", elem_id="judge"):
+                judge = JudgeView(context, context.store)
+            with gr.Tab("Scoreboard", id="scoreboard", elem_id="scoreboard") as tab:
+                refreshing = ScoreboardView(context, context.store).refresh
+            tab.select(**refreshing)
+        with gr.Tab("Preference", id="preference", elem_id="preference"):
+            PreferenceView(context)
+        with gr.Tab("Batch", id="batch", elem_id="batch"):
+            BatchView(context)
+    fields = [compare.prompt, *compare.settings.fields, compare.arms]
+    compare.link.click(_linker(context), fields, address, **quiet).then(
+        None, address, None, js="(query) => window.trimtabLink(query)", **quiet
+    )
+    also = [judge.prompt, judge.settings.system] if judge else []
+    page.load(_opener(context, bool(judge)), None, [tabs, *fields, *also], **quiet)
+    if refreshing:
+        page.load(**refreshing)
 
 
-def _streamer(client: AsyncOpenAI, arm: str, max_tokens: int) -> Callable[..., Any]:
-    async def stream(prompt: str) -> AsyncIterator[tuple[str, str]]:
-        if not prompt.strip():
-            yield _EMPTY, ""
-            return
-        yield _WAITING, ""
-        async for progress in stream_answer(client, arm, prompt.strip(), max_tokens):
-            yield progress.text, describe(progress)
+def _linker(context: Context) -> Any:
+    names = [arm.name for arm in context.arms]
 
-    return stream
+    def link(
+        prompt: str,
+        system: str,
+        temperature: float,
+        top_p: float,
+        max_tokens: float,
+        seed: float,
+        repeats: float,
+        arms: list[str],
+    ) -> str:
+        sampling = checked_sampling(temperature, top_p, max_tokens, seed)
+        linked = Linked("compare", prompt, system, tuple(arms), sampling, int(repeats))
+        try:
+            return write_link(linked, names, context.sampling)
+        except InputError as error:
+            raise gr.Error(str(error), title="Link") from error
+
+    return link
 
 
-def describe(progress: Progress) -> str:
-    """The line under a pane."""
-    if progress.error:
-        return f"⚠️ {progress.error}"
-    parts = [f"{progress.tokens} tokens"]
-    if progress.first_token_s is not None:
-        parts.append(f"first after {progress.first_token_s:.1f} s")
-        writing = progress.elapsed_s - progress.first_token_s
-        if writing > 0 and progress.tokens > 1:
-            parts.append(f"{(progress.tokens - 1) / writing:.1f} tokens/s")
-    if progress.done:
-        faults = style_faults(progress.text)
-        parts.append("✓ chosen style" if not faults else f"✗ {faults[0]}")
-        if progress.finish_reason == "length":
-            parts.append("cut at the token limit")
-    return " · ".join(parts)
+def _opener(context: Context, judge: bool) -> Any:
+    """What a page's address asks for, as values of the tabs and of the fields."""
+    names = [arm.name for arm in context.arms]
+
+    def opened(request: gr.Request) -> tuple[Any, ...]:
+        linked = read_link(dict(request.query_params), names, context.sampling, MOST_REPEATS)
+        sampling = linked.sampling or context.sampling
+        wanted = {
+            "prompt": linked.prompt,
+            "system": linked.system,
+            **sampling.record(),
+            "repeats": linked.repeats,
+            "arms": list(linked.arms),
+        }
+        # A field that the link leaves out stays as it is: somebody may be typing already.
+        given = request.query_params
+        values = [value if name in given else gr.skip() for name, value in wanted.items()]
+        view = gr.update(selected=linked.view) if "view" in given else gr.skip()
+        return view, *values, *(values[:2] if judge else ())
+
+    return opened
+
+
+def _leaver(context: Context) -> Any:
+    def leave(request: gr.Request) -> None:
+        context.running.leave(session(request))
+
+    return leave

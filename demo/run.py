@@ -1,43 +1,52 @@
-"""The demo stage: the page over a recipe's endpoint, until a signal."""
+"""The demo stage: the page over an endpoint, until a signal."""
 
 import signal
 import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-import httpx
-
-from trimtab.artifacts.endpoint_key import API_KEY, authorization
 from trimtab.artifacts.errors import InputError
-from trimtab.data.resolve import resolve
-from trimtab.recipes.schema import Recipe
+from trimtab.data.pair import Pair
+from trimtab.demo.arm import arms_of_section
+from trimtab.demo.sampling import Sampling
+from trimtab.recipes.demo import DemoSection
 
 
-def demo(recipe: Recipe) -> int:
-    """Serve the page until SIGINT or SIGTERM; 0 then."""
-    arms = served_arms(recipe.serve.url)
-    examples = resolve(recipe.data).heldout
-    import gradio as gr
+def demo(url: str, section: DemoSection, votes: Path, examples: Callable[[], list[Pair]]) -> int:
+    """Serve the page over the endpoint at ``url`` until SIGINT or SIGTERM; 0 then.
 
-    from trimtab.demo.page import CSS, build
+    ``votes``: where they are kept; ``examples``: gives held-out pairs, asked for once the endpoint has answered.
+    """
+    login = _login(section)
+    arms = arms_of_section(url, section)
+    shown = examples()
+    from trimtab.demo.page import build
 
-    page = build(recipe.serve.url, arms, examples, recipe.demo.max_tokens)
+    page = build(
+        arms,
+        examples=shown,
+        votes=votes,
+        sampling=Sampling(max_tokens=section.max_tokens),
+        requests_per_minute=None if section.on_loopback else section.requests_per_minute,
+        open_api=section.open_api,
+    )
     try:
         page.launch(
-            server_name=recipe.demo.host,
-            server_port=recipe.demo.port,
-            share=False,
-            quiet=True,
-            footer_links=[],
+            server_name=section.host,
+            server_port=section.port,
             prevent_thread_lock=True,
-            css_paths=CSS,
-            theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+            auth=login,
+            auth_message="Names and passwords are given out by whoever runs this page." if login else None,
         )
     except OSError as error:
         raise InputError(
-            f"{recipe.demo.host}:{recipe.demo.port} cannot be listened on; "
+            f"{section.host}:{section.port} cannot be listened on; "
             "stop what uses it, or choose another port: demo.port=7861"
         ) from error
-    print(f"endpoint: {recipe.serve.url}  models: {', '.join(arms)}")
-    print(f"page:     http://{recipe.demo.host}:{recipe.demo.port}   (Ctrl-C ends)", flush=True)
+    print(f"endpoint: {url}  models: {', '.join(arm.name for arm in arms)}")
+    print(f"votes:    {votes}")
+    print(f"page:     http://{section.host}:{section.port}   (Ctrl-C ends)", flush=True)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -46,19 +55,10 @@ def demo(recipe: Recipe) -> int:
     return 0
 
 
-def served_arms(base_url: str) -> tuple[str, ...]:
-    """The endpoint's models, aligned arms first and base last. InputError when it does not answer."""
-    try:
-        answer = httpx.get(f"{base_url}/models", headers=authorization(), timeout=10)
-        if answer.status_code == 401:
-            raise InputError(f"the endpoint at {base_url} needs a key: give it as {API_KEY}")
-        answer.raise_for_status()
-        names = [model["id"] for model in answer.json()["data"]]
-    except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"no OpenAI endpoint answers at {base_url}; start it with `trimtab serve RECIPE`, "
-            "or let this command do it: `trimtab demo RECIPE --serve`"
-        ) from error
-    if not names:
-        raise InputError(f"the endpoint at {base_url} serves no model; is it still starting?")
-    return tuple(sorted(names, key=lambda name: (name == "base", name != "orpo", name)))
+def _login(section: DemoSection) -> Any:
+    """Who may open the page; None: whoever reaches it, which is nobody beyond this machine."""
+    if section.auth_file is None:
+        return None
+    from trimtab.demo.access import Logins
+
+    return Logins(Path(section.auth_file))

@@ -3,16 +3,18 @@
 import difflib
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from trimtab.artifacts.errors import InputError
+from trimtab.recipes.demo import DemoSection
 from trimtab.recipes.schema import Recipe
 from trimtab.recipes.section import Section
 from trimtab.recipes.serve import ServeSection
 
+Alone = TypeVar("Alone", bound=Section)
 # Names that papers and tutorials use for ORPO's weight (lambda in arXiv 2403.07691, beta in TRL).
 ORPO_BETA_ALIASES = ("lambda_or", "orpo_alpha", "orpo_beta")
 
@@ -40,17 +42,30 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
 
 def load_serve_section(overrides: list[str]) -> ServeSection:
     """A ``serve`` section of overrides alone; InputError for keys of other sections."""
-    tree: dict[str, Any] = {}
-    for override in overrides:
-        _override(tree, override)
-    try:
-        return _ServeAlone.model_validate(tree).serve
-    except ValidationError as error:
-        raise InputError(describe(error, _ServeAlone)) from error
+    return _alone(_ServeAlone, overrides).serve
+
+
+def load_demo_section(overrides: list[str]) -> DemoSection:
+    """A ``demo`` section of overrides alone; InputError for keys of other sections."""
+    return _alone(_DemoAlone, overrides).demo
 
 
 class _ServeAlone(Section):
     serve: ServeSection = ServeSection()
+
+
+class _DemoAlone(Section):
+    demo: DemoSection = DemoSection()
+
+
+def _alone(model: type[Alone], overrides: list[str]) -> Alone:
+    tree: dict[str, Any] = {}
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(describe(error, model)) from error
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:

@@ -9,8 +9,9 @@ from trimtab.artifacts.base_model import EMBEDDED
 from trimtab.artifacts.served import ServedKind, served_kind
 from trimtab.data.source import Source
 from trimtab.recipes.compare import CompareSection
+from trimtab.recipes.demo import DemoSection
 from trimtab.recipes.export import ExportSection
-from trimtab.recipes.section import Count, Port, Positive, Section
+from trimtab.recipes.section import Count, Positive, Section
 from trimtab.recipes.serve import ServeSection
 from trimtab.recipes.sweep import SweepSection
 
@@ -162,14 +163,6 @@ class TrainSection(Section):
         return section
 
 
-class DemoSection(Section):
-    """The page."""
-
-    host: str = "127.0.0.1"
-    port: Port = 7860
-    max_tokens: Count = 160
-
-
 class Recipe(Section):
     """One experiment.
 
@@ -245,6 +238,11 @@ class Recipe(Section):
     def seed_dir(self, seed: int) -> Path:
         """Where the arms trained with ``seed`` lie: the run itself for the first, a folder in it for others."""
         return self.run_dir if seed == self.seed else self.run_dir / "seeds" / f"seed-{seed}"
+
+    @property
+    def votes_path(self) -> Path:
+        """Where votes on its arms are kept."""
+        return Path(self.demo.votes) if self.demo.votes else self.run_dir / "votes.sqlite"
 
     @property
     def arms(self) -> tuple[str, ...]:

@@ -79,8 +79,7 @@ def _status(fleet: Fleet) -> dict[str, object]:
             "ready": served.engine.ready,
             "in_work": served.engine.in_work,
             "starts": served.engine.starts,
-            "artifact": served.kind,
-            "digest": served.digest,
+            **served.described,
             "probe_difference": differences[name][0] if name in differences else None,
             "probe_limit": differences[name][1] if name in differences else None,
         }

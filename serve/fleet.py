@@ -10,6 +10,7 @@ from trimtab.artifacts.errors import GateError, InputError
 from trimtab.artifacts.manifest import Manifest
 from trimtab.recipes.serve import ServeSection
 from trimtab.serve.command import Engine
+from trimtab.serve.described import described
 from trimtab.serve.engine import EngineProcess
 from trimtab.serve.plan import Deployment, make_processes, require_room
 from trimtab.serve.supervise import Supervisor
@@ -190,9 +191,10 @@ def _settled(section: ServeSection) -> dict[str, object]:
 
 
 def _table(section: ServeSection, units: list[_Unit]) -> Table:
+    manifests = {name: manifest for unit in units for name, manifest in unit.supervisor.manifests.items()}
     models = {
-        name: Served(unit.process, manifest.kind, manifest.digest)
+        name: Served(unit.process, described(name, manifests))
         for unit in units
-        for name, manifest in unit.supervisor.manifests.items()
+        for name in unit.supervisor.manifests
     }
     return Table(models, section.aliases, section.limits)

@@ -70,9 +70,7 @@ class _Front:
     async def list_models(self, request: Request) -> Response:
         key, table = _key(request, self._guard), self._table()
         data: list[dict[str, object]] = [
-            {"id": name, "artifact": served.kind, "digest": served.digest}
-            for name, served in table.models.items()
-            if served.engine.ready
+            {"id": name} | served.described for name, served in table.models.items() if served.engine.ready
         ]
         data += [
             {"id": name, "alias_of": weights}

@@ -3,6 +3,7 @@
 import hashlib
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 from trimtab.recipes.serve import RequestLimits
 from trimtab.serve.engine import EngineProcess
@@ -10,11 +11,10 @@ from trimtab.serve.engine import EngineProcess
 
 @dataclass(frozen=True)
 class Served:
-    """A model of the endpoint: the engine that has it, and the artifact it was verified against."""
+    """A model of the endpoint: its engine, and what is said of the artifact it was verified against."""
 
     engine: EngineProcess
-    kind: str
-    digest: str
+    described: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,21 @@
 """The whole way with the real model, real training, real vLLM and a real browser, on a tiny budget."""
 
+import asyncio
 import json
 import re
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from experiment import ARMS, Run, started
 from openai import OpenAI
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from trimtab.artifacts.manifest import read_manifest, verify_files
 
@@ -45,26 +52,150 @@ def test_second_run_redoes_nothing(run: Run) -> None:
 
 
 def test_page_shows_three_answers_from_one_prompt(run: Run, tmp_path: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    assert chromium, "no Chromium: run `make browser`"
-    from playwright.sync_api import expect, sync_playwright
+    from trimtab.data.read import read_pairs
 
-    with started(run.command("demo", "--serve"), "page: "), sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
-        page = browser.new_page(viewport={"width": 1500, "height": 1000})
-        page.goto(next(o for o in run.overrides if "demo.port" in o).replace("demo.port=", "http://127.0.0.1:"))
-        page.get_by_label("Prompt").fill("What is the capital of France?")
-        page.get_by_role("button", name="Compare").click()
-        for arm in ("orpo", "dpo", "base"):
-            expect(page.locator(f"#figures-{arm}")).to_contain_text(re.compile("[✓✗]"), timeout=120_000)
-            assert len(page.locator(f"#answer-{arm}").inner_text()) > 20
-        page.locator("#examples").get_by_role("button").first.click()
-        expect(page.locator("#chosen")).to_contain_text("Next step:")
-        expect(page.locator("#rejected")).not_to_be_empty()
-        page.screenshot(path=tmp_path / "page.png")
-        browser.close()
+    store = tmp_path / "votes.sqlite"
+    with (
+        started(run.command("demo", f"demo.votes={store}", "--serve"), "page: ") as (process, _),
+        chromium() as seen,
+    ):
+        tab = seen.new_page(viewport={"width": 1500, "height": 1000})
+        tab.set_default_timeout(120_000)
+        expect.set_options(timeout=120_000)
+        tab.goto(page_address(run))
+        check_three_answers(tab)
+        check_preference(tab)
+        check_votes(tab, page_address(run))
         check_endpoint(run)
+        check_log_probabilities(run)
+        check_an_engine_killed_under_the_page(tab, page_address(run), process)
+    votes = tmp_path / "votes.jsonl"
+    for arguments in (
+        ("demo", "votes", "export", str(store), "--output", str(votes)),
+        ("data", "check", str(votes)),
+    ):
+        command = [sys.executable, "-m", "trimtab.cli.main", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+    pairs = read_pairs(str(votes))
+    assert pairs
+    assert all(pair.extra["provenance"] for pair in pairs)
+    more = ("name=loop", f"data.train={votes}", "train.arms=[orpo]", "train.max_steps=1")
+    trained = run.trimtab("train", *more, "train.per_device_train_batch_size=1", "train.eval_pairs=2")
+    assert trained.returncode == 0, trained.stdout[-2000:] + trained.stderr[-2000:]
+    assert read_manifest(run.directory.parent / "loop" / "orpo" / "adapter", "adapter").metrics["steps"] == 1
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    assert path, "no Chromium: run `make browser`"
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=path, args=flags)
+        yield browser
+        browser.close()
+
+
+def page_address(run: Run) -> str:
+    return next(o for o in run.overrides if "demo.port" in o).replace("demo.port=", "http://127.0.0.1:")
+
+
+def check_three_answers(tab: Page) -> None:
+    """They overlap in time, and each ends with its figures; an example brings its own answers."""
+    tab.locator("#prompt textarea").fill("What is the capital of France?")
+    tab.locator("#send").click()
+    tab.wait_for_function(
+        "[...document.querySelectorAll('#panes [data-state=busy]')].filter(p => p.querySelector('.tt-figures'))"
+        ".length === 3"
+    )
+    for arm in ("orpo", "dpo", "base"):
+        expect(tab.locator(f"#answer-{arm} .tt-figures")).to_contain_text(re.compile("[✓✗]"))
+        assert len(tab.locator(f"#answer-{arm} .tt-text").inner_text()) > 20
+        expect(tab.locator(f"#answer-{arm} header")).to_contain_text("GPTQ 4-bit")
+    tab.locator("#compare-examples input").click()
+    tab.get_by_role("option").first.click()
+    expect(tab.locator("#reference .tt-chosen")).to_contain_text("Next step:")
+    expect(tab.locator("#reference .tt-rejected")).not_to_be_empty()
+    tab.locator("#sent > button").click()
+    tab.locator("#render").click()
+    expect(tab.locator("#rendered")).to_contain_text("All arms read this same text")
+
+
+def check_preference(tab: Page) -> None:
+    """Figures of every arm, DPO's beside its reference."""
+    tab.get_by_role("tab", name="Preference").click()
+    tab.locator("#preference-examples input").click()
+    tab.get_by_role("option").first.click()
+    expect(tab.locator("#preference-chosen textarea")).not_to_have_value("")
+    tab.locator("#measure").click()
+    expect(tab.locator("#preferences article[data-state=done]")).to_have_count(3)
+    dpo = tab.locator("#preferences article", has=tab.locator("h2", has_text=re.compile("^DPO$")))
+    expect(dpo).to_contain_text("reference base")
+
+
+def check_log_probabilities(run: Run) -> None:
+    """What the Preference view asks for is what the artifact's probe has of the same answer, token by token."""
+    from trimtab.demo.arm import Arm, arms_of
+    from trimtab.demo.prompt_logprobs import AnswerLogprobs, answer_logprobs
+
+    async def asked(arm: Arm, messages: list[dict[str, str]]) -> AnswerLogprobs:
+        async with httpx.AsyncClient(timeout=300) as client:
+            (got,) = await answer_logprobs(client, arm, messages[:-1], (messages[-1]["content"],))
+            return got
+
+    for arm in arms_of(f"http://127.0.0.1:{run.port}/v1"):
+        probe = read_manifest(run.directory / arm.name / "gptq").probe[0]
+        got = asyncio.run(asked(arm, probe.messages))
+        assert (got.tokens[-1], "".join(got.tokens[:-1])) == ("<|im_end|>", probe.messages[-1]["content"])
+        expected = probe.logprobs[-len(got.logprobs) - 1 : -1]  # after the end of the turn is a line break
+        apart = [abs(one - other) for one, other in zip(got.logprobs, expected, strict=True)]
+        assert sum(apart) / len(apart) < 0.2, arm.name
+
+
+def check_votes(tab: Page, address: str) -> None:
+    """Blind votes for answers that are whole, until some can be exported; then names, and the scoreboard."""
+    tab.goto(f"{address}/?view=judge")
+    tab.locator("#judge-settings > button").click()
+    tab.locator("#judge-settings").get_by_label("Temperature").first.fill("1")
+    tab.locator("#judge-settings").get_by_label("Most tokens").fill("160")
+    whole = 0
+    for number, thing in enumerate(("fruit", "colour", "river", "city", "bird", "tree", "tool", "song")):
+        tab.locator("#judge-prompt textarea").fill(f"Name one {thing}. Answer with one short sentence.")
+        tab.locator("#judge-send").click()
+        expect(tab.locator("[data-round=open]")).to_be_attached()
+        expect(tab.locator("#vote-tie")).to_be_visible()
+        expect(tab.locator("#slots")).not_to_contain_text("ORPO")
+        ended = [
+            at for at, text in enumerate(tab.locator("#slots article").all_inner_texts()) if "finished" in text
+        ]
+        texts = {tab.locator(f"#judge-answer-{at} .tt-text").inner_text() for at in ended}
+        tab.locator(f"#vote-best-{ended[0]}" if ended else "#vote-none").click()
+        expect(tab.locator("#verdict")).to_contain_text(f"{number + 1} vote")
+        expect(tab.locator("#slots")).to_contain_text("ORPO")
+        whole += len(texts) > 1
+        if whole >= 2:
+            break
+    assert whole >= 1, "no two whole answers differed"
+    tab.get_by_role("tab", name="Scoreboard").click()
+    expect(tab.locator("#board tbody tr")).to_have_count(3)
+
+
+def check_an_engine_killed_under_the_page(tab: Page, address: str, process: psutil.Process) -> None:
+    """Its pane says so, and the others go on to their ends."""
+    tab.goto(f"{address}/?max_tokens=300&prompt=Write+a+long+story+about+a+ship.")
+    expect(tab.locator("#prompt textarea")).to_have_value("Write a long story about a ship.")
+    tab.locator("#send").click()
+    for arm in ARMS:
+        expect(tab.locator(f"#answer-{arm} .tt-figures")).to_be_visible()
+    for each in process.children(recursive=True):
+        line = " ".join(each.cmdline())
+        if "api_server" in line and "/dpo/" in line:
+            each.kill()
+    expect(tab.locator("#answer-dpo [role=alert]")).to_contain_text("ended before its answer did")
+    expect(tab.locator("#pane-dpo .tt-retry")).to_be_visible()
+    for arm in ("orpo", "base"):
+        expect(tab.locator(f"#answer-{arm} article")).to_have_attribute("data-state", "done")
 
 
 def check_endpoint(run: Run) -> None:

@@ -30,7 +30,7 @@ def test_table_is_the_stored_reports() -> None:
 
 def test_every_command_in_the_table_parses() -> None:
     commands = re.findall(r"^\| `trimtab ([^`]+)`", README, re.MULTILINE)
-    assert len(commands) == 20
+    assert len(commands) == 23
     for command in commands:
         line = command.replace("RECIPE", "recipes/quickstart.yaml").replace("OUT", "out.jsonl")
         for options in (re.sub(r"\[.*?\]", "", line), line.replace("[", "").replace("]", "")):

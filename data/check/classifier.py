@@ -1,6 +1,6 @@
 """Logistic regression on bags of words, by scipy.
 
-What is classified are pairs: better less worse, without an intercept (Bradley and Terry), for which scipy is enough.
+What is classified are pairs: better less worse, without an intercept (Bradley and Terry). Scipy is enough for that.
 """
 
 import math

@@ -9,7 +9,7 @@ from trimtab.data.pair import Pair, RowError
 from trimtab.data.render import RenderedPair, render, render_pair
 
 # How templates mark turns, in families: ChatML and Llama 3, Llama 2 and Mistral, Gemma.
-_MARKERS = re.compile(r"<\|[A-Za-z][\w ]*\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>")
+MARKERS = re.compile(r"<\|[A-Za-z][\w ]*\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>")
 
 
 class ControlTokenLooks:
@@ -20,7 +20,7 @@ class ControlTokenLooks:
 
     def add(self, facts: Facts) -> None:
         """Look through the three texts of one pair."""
-        found = sum(len(_MARKERS.findall(text)) for text in (facts.prompt, facts.chosen, facts.rejected))
+        found = sum(len(MARKERS.findall(text)) for text in (facts.prompt, facts.chosen, facts.rejected))
         if found:
             self._rows.append((found, facts.number))
 
@@ -47,7 +47,7 @@ class Template:
         special = set(tokenizer.all_special_tokens) | set(added)
         turns = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
         template = f"{tokenizer.chat_template}{render(tokenizer, turns)}"
-        markers = set(_MARKERS.findall(template))
+        markers = set(MARKERS.findall(template))
         control = markers | {token for token in special if token in template} | set(tokenizer.all_special_tokens)
         self._control = _any_of(control - {None, ""})
         self._special = _any_of(special - control)

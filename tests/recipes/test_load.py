@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from trimtab.artifacts.errors import InputError
-from trimtab.recipes.load import ORPO_BETA_ALIASES, load_recipe
+from trimtab.recipes.load import ORPO_BETA_ALIASES, load_demo_section, load_recipe
 from trimtab.recipes.schema import TrainSection
 
 SHIPPED = sorted(Path("recipes").glob("*.yaml"))
@@ -59,6 +59,13 @@ def test_orpo_weight_aliases(alias: str, tmp_path: Path, capsys: pytest.CaptureF
         ("name: r\ntrain:\n  max_steps: 0\n", "train.max_steps: input should be greater than or equal to 1"),
         ("name: r\ntrain:\n  arms: [dpo, dpo]\n", "each arm once"),
         ("name: r\ntrain:\n  arms: [ppo]\n", "'sft', 'dpo', 'sft-dpo' or 'orpo'"),
+        ("name: r\ndemo:\n  host: 0.0.0.0\n", "demo: host 0.0.0.0 is open to other machines"),
+        ("name: r\ndemo:\n  share: true\n", "unknown key 'demo.share'"),
+        ("name: r\ndemo:\n  endpoints: [{url: 'http://u:p@h/v1'}]\n", "holds no key, password or query"),
+        ("name: r\ndemo:\n  endpoints: [{url: 'h:80'}]\n", "needs the form http://HOST:PORT/v1"),
+        ("name: r\ndemo:\n  endpoints: [{url: 'http://h', key_env: 'a b'}]\n", "string should match pattern"),
+        ("name: r\ndemo:\n  judge: {url: 'http://h'}\n", "demo.judge.model: field required"),
+        ("name: r\ndemo:\n  judge: {url: 'http://h', model: m, key: x}\n", "did you mean 'key_env'"),
         ("name: ../up\n", "name: "),
         ("seed: 1\n", "name: field required"),
         ("name: [\n", "not valid YAML"),
@@ -70,6 +77,18 @@ def test_mistakes_are_named(text: str, message: str, tmp_path: Path) -> None:
         load_recipe(write(tmp_path, text))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_demo_section_of_a_page_that_others_open(tmp_path: Path) -> None:
+    text = "name: r\ndemo:\n  host: 0.0.0.0\n  auth_file: logins.txt\n  endpoints:\n  - url: http://h:1\n"
+    recipe = load_recipe(write(tmp_path, text))
+    assert (recipe.demo.on_loopback, recipe.demo.open_api) == (False, False)
+    assert recipe.demo.endpoints[0].url == "http://h:1/v1"
+    assert recipe.votes_path == Path("runs/r/votes.sqlite")
+    assert load_recipe(write(tmp_path, f"{text}  votes: v.sqlite\n")).votes_path == Path("v.sqlite")
+    assert load_demo_section(["demo.port=7861"]).port == 7861
+    with pytest.raises(InputError, match="unknown key 'serve'"):
+        load_demo_section(["serve.port=1"])
 
 
 @pytest.mark.parametrize("override", ["train.max_steps", "=3", "train..x=1", "name.x=1"])

@@ -59,7 +59,7 @@ async def passing(directory: Path, engine: RawEngine) -> AsyncIterator[tuple[htt
     server = await asyncio.start_unix_server(engine.connected, str(path))
     process = EngineProcess(Engine("a", directory, "gptq", path, {}), [], {}, directory / "log")
     process.verified, engine.process = True, process
-    table = Table({"a": Served(process, "gptq", "d" * 64)})
+    table = Table({"a": Served(process)})
     with listening("127.0.0.1", 0) as listener:
         front = make_server(build_front(lambda: table, Guard(), []), ServeSection())
         task = asyncio.create_task(front.serve([listener]))

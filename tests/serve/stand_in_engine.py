@@ -78,7 +78,10 @@ async def fronted(
     engines = {name: StandIn(name, directory / f"{name}.sock") for name in names}
     while not all(engine.server.started for engine in engines.values()):
         await asyncio.sleep(0.01)
-    models = {name: Served(stand_in.engine, "gptq", "d" * 64) for name, stand_in in engines.items()}
+    models = {
+        name: Served(stand_in.engine, {"artifact": "gptq", "digest": "d" * 64})
+        for name, stand_in in engines.items()
+    }
     section = section or ServeSection()
     table = Table(models, section.aliases, section.limits)
     try:

@@ -22,7 +22,7 @@ class Engine:
 
 def table(weights: dict[str, int], **ready: bool) -> Table:
     engines: dict[str, Any] = {name: Engine(ready.get(name, True)) for name in ("orpo", "dpo", "base")}
-    return Table({name: Served(engine, "gptq", "") for name, engine in engines.items()}, {"production": weights})
+    return Table({name: Served(engine) for name, engine in engines.items()}, {"production": weights})
 
 
 def test_weights_hold_and_users_keep_their_model() -> None:

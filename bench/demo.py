@@ -1,0 +1,145 @@
+"""What the page adds to an endpoint's first token: from the click to the word on the screen, in a browser.
+
+An endpoint that writes its first word after a fixed time is asked in turn: by itself, over HTTP, until its first
+token; and from the page, from the click on Compare until an answer's first word is painted. All three arms are
+asked at once, as always; the slowest of them counts.
+
+    python bench/demo.py --quick    a few rounds, under 50 seconds
+    python bench/demo.py            the whole measurement, into bench/results/demo-<cpu|gpu>.json
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import httpx
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "demo"))
+from browser import chromium, served
+from playwright.sync_api import Page
+from small_endpoint import SmallEndpoint, small_endpoint
+
+from trimtab.demo.page import build
+from trimtab.serve.command import detect_hardware
+
+RESULTS = Path(__file__).parent / "results"
+ARMS = ("orpo", "dpo", "base")
+QUICK_ROUNDS, ROUNDS, WARM_UP = 8, 40, 3
+WAIT_S = 0.1  # the endpoint's own time to its first token
+PAUSE_S = 0.05  # between words
+_MEASURED = ("gradio", "openai", "httpx", "playwright")
+
+# Resolves with the milliseconds from the click until every arm's pane shows a word, at the frame that paints it.
+_CLICK = """() => new Promise((resolve) => {
+  const words = () => [...document.querySelectorAll('#panes article')]
+    .every((pane) => pane.querySelector('.tt-text > p:not(.tt-wait)'));
+  const cleared = () => [...document.querySelectorAll('#panes article')].every((p) => p.dataset.state !== 'done');
+  const began = performance.now();
+  let fresh = cleared();
+  const watch = new MutationObserver(() => {
+    fresh = fresh || cleared();
+    if (!fresh || !words()) return;
+    watch.disconnect();
+    requestAnimationFrame(() => requestAnimationFrame(() => resolve(performance.now() - began)));
+  });
+  watch.observe(document.getElementById('panes'), { subtree: true, childList: true, attributes: true });
+  document.querySelector('#send').click();
+})"""
+
+
+def direct_ms(client: httpx.Client, url: str) -> float:
+    """Milliseconds until the endpoint's first token, the three arms one after the other; the median of them."""
+    times = []
+    for arm in ARMS:
+        body = {"model": arm, "messages": [{"role": "user", "content": "x"}], "max_tokens": 3, "stream": True}
+        began = time.perf_counter()
+        with client.stream("POST", f"{url}/chat/completions", json=body) as answer:
+            next(line for line in answer.iter_lines() if '"content"' in line)
+            times.append(1000 * (time.perf_counter() - began))
+            answer.read()
+    return statistics.median(times)
+
+
+def page_ms(tab: Page) -> float:
+    """Milliseconds from the click until all three arms show a word."""
+    tab.locator("#fresh").evaluate("button => button.click()")
+    tab.wait_for_function(
+        "[...document.querySelectorAll('#panes article')].every(one => one.dataset.state === 'empty')"
+    )
+    tab.locator("#prompt textarea").fill("How do I keep basil fresh?")
+    tab.wait_for_timeout(200)
+    took = float(tab.evaluate(_CLICK))
+    tab.wait_for_function(
+        "[...document.querySelectorAll('#panes article')].every(one => one.dataset.state === 'done')"
+    )
+    return took
+
+
+def measure(rounds: int) -> dict[str, list[float]]:
+    """Both in turn, ``rounds`` times after a few that are not counted."""
+    figures: dict[str, list[float]] = {"direct_ms": [], "page_ms": []}
+    with small_endpoint() as endpoint, served(build(endpoint.url)) as url, chromium() as browser:
+        slow_start(endpoint)
+        tab = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
+        tab.goto(url)
+        tab.locator("#send").wait_for()
+        with httpx.Client() as client:
+            for number in range(WARM_UP + rounds):
+                direct, page = direct_ms(client, endpoint.url), page_ms(tab)
+                if number >= WARM_UP:
+                    figures["direct_ms"].append(direct)
+                    figures["page_ms"].append(page)
+    figures["added_first_token_ms"] = [
+        page - direct for page, direct in zip(figures["page_ms"], figures["direct_ms"], strict=True)
+    ]
+    return figures
+
+
+def slow_start(endpoint: SmallEndpoint) -> None:
+    """The endpoint thinks before it writes."""
+    endpoint.wait = WAIT_S
+    endpoint.pause = dict.fromkeys(ARMS, PAUSE_S)
+    endpoint.answers = dict.fromkeys(ARMS, "One two three four five six.")
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median and range."""
+    cuts = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {name: round(value, 1) for name, value in cuts.items()} | {"runs": len(values)}
+
+
+def write_results(figures: dict[str, list[float]]) -> None:
+    """The whole measurement, as JSON."""
+    processor = Path("/proc/cpuinfo").read_text().partition("model name")[2]
+    content = {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _MEASURED},
+        "machine": processor.partition("\n")[0].lstrip("\t: ") or platform.machine(),
+        "cores": os.cpu_count(),
+        "arms": len(ARMS),
+        "summary": {"added_first_token_ms": round(statistics.median(figures["added_first_token_ms"]), 1)},
+        "figures": {name: spread(values) for name, values in figures.items()},
+    }
+    path = RESULTS / f"demo-{'gpu' if detect_hardware().gpus else 'cpu'}.json"
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Measure, print the figures; without ``--quick`` write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="few rounds")
+    given = parser.parse_args()
+    figures = measure(QUICK_ROUNDS if given.quick else ROUNDS)
+    if not given.quick:
+        write_results(figures)
+    print(json.dumps({name: spread(values) for name, values in figures.items()}), file=sys.stderr)
+    print(f"added_first_token_ms={statistics.median(figures['added_first_token_ms']):.1f}")
+
+
+if __name__ == "__main__":
+    main()
