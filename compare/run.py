@@ -85,11 +85,7 @@ def _votes(recipe: Recipe) -> list[tuple[str, str]]:
     """People's preferences between arms, (better, worse), from the file of votes."""
     if recipe.compare.votes is None:
         return []
-    found = [
-        (str(pair.extra["chosen_arm"]), str(pair.extra["rejected_arm"]))
-        for pair in read_pairs(recipe.compare.votes)
-        if "chosen_arm" in pair.extra
-    ]
+    found = [vote for pair in read_pairs(recipe.compare.votes) for vote in preferences(pair)]
     if not found:
         raise InputError(
             f"compare.votes: {recipe.compare.votes} holds no votes between arms; give the file that the "
@@ -97,6 +93,24 @@ def _votes(recipe: Recipe) -> list[tuple[str, str]]:
             "page wrote"
         )
     return found
+
+
+def preferences(pair: Pair) -> list[tuple[str, str]]:
+    """(better, worse) arms of a vote's pair, once a rater: as ``data/formats/votes.py`` reads votes, or as
+    `trimtab demo votes export` writes them. Empty where the pair names no arms, or several that said the same."""
+    if "chosen_arm" in pair.extra:
+        return [(str(pair.extra["chosen_arm"]), str(pair.extra["rejected_arm"]))]
+    origin = pair.extra.get("provenance")
+    if not isinstance(origin, dict):
+        return []
+    better, worse = (
+        {side.get("arm") for side in origin.get(key) or [] if isinstance(side, dict)}
+        for key in ("chosen", "rejected")
+    )
+    if len(better) != 1 or len(worse) != 1:
+        return []
+    one = (str(better.pop()), str(worse.pop()))
+    return [one] * int(origin.get("raters_for") or 1) + [one[::-1]] * int(origin.get("raters_against") or 0)
 
 
 def _tuned(recipe: Recipe) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Logistic regression on bags of words, by scipy.
 
-What is classified are pairs: better less worse, without an intercept (Bradley and Terry). Scipy is enough for that.
+What is classified are pairs: better less worse, without an intercept (Bradley and Terry). Scipy does that.
 """
 
 import math

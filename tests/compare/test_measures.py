@@ -10,6 +10,7 @@ from trimtab.compare.classifier import train_classifier
 from trimtab.compare.cost import costs
 from trimtab.compare.likelihood import passage_nll, perplexity, sample_kl
 from trimtab.compare.preference import margins, preferred
+from trimtab.compare.run import preferences
 from trimtab.compare.texts import distinct, is_empty, refuses, repetition
 from trimtab.compare.wins import length_controlled, of_votes, outcomes, win_rate
 from trimtab.data.pair import Pair
@@ -152,3 +153,15 @@ def test_costs_are_summed_over_stages_and_shared() -> None:
     assert found["orpo"].total["matrix_flops"] is None
     assert found["orpo"].share["matrix_flops"] is None
     assert both.total["energy_joules"] is None
+
+
+def test_votes_are_read_in_both_forms() -> None:
+    def pair(**extra: object) -> Pair:
+        return Pair(prompt=[], chosen=[], rejected=[], extra=dict(extra))
+
+    assert preferences(pair(chosen_arm="orpo", rejected_arm="dpo")) == [("orpo", "dpo")]
+    sides = {"chosen": [{"arm": "orpo"}], "rejected": [{"arm": "base"}], "raters_for": 2, "raters_against": 1}
+    assert preferences(pair(provenance=sides)) == [("orpo", "base"), ("orpo", "base"), ("base", "orpo")]
+    same = sides | {"chosen": [{"arm": "orpo"}, {"arm": "dpo"}]}  # both said it
+    assert preferences(pair(provenance=same)) == []
+    assert preferences(pair()) == []
