@@ -89,8 +89,7 @@ def _against(arm: str, name: str, limit: float, change: dict[str, Any] | None, c
     passed = worse <= limit or (clearly and not certain)
     direction = "worse" if worse > 0 else "better"
     return Held(
-        f"{arm}: {figure.label} {change['old']:.4g} before, {change['new']:.4g} now, {abs(worse):.4g} "
-        f"{direction}, "
-        f"limit {limit:g} worse" + (" and clearly so" if clearly else ""),
+        f"{arm}: {figure.label} {change['old']:.4g} before, {change['new']:.4g} now, "
+        f"{abs(worse):.4g} {direction}, limit {limit:g} worse" + (" and clearly so" if clearly else ""),
         passed,
     )

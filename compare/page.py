@@ -40,8 +40,7 @@ def measured_how(report: dict[str, Any]) -> str:
     pairs = f", {report['pairs']} held-out pairs" if report["pairs"] else ""
     return (
         f"Each arm was trained {times}. Figures are of the models {form_name(report['form'])}, on greedy "
-        f"answers to "
-        f"{report['prompts']} held-out prompts{pairs} that no arm was trained on."
+        f"answers to {report['prompts']} held-out prompts{pairs} that no arm was trained on."
     )
 
 
@@ -66,8 +65,7 @@ def _top(report: dict[str, Any]) -> str:
     return (
         f"<h1>Which way of training should ship? {escape(report['name'])}</h1>"
         f'<p class="soft">Ways ("arms") of teaching {escape(report["model"])} from pairs of a better and '
-        f"a worse answer, "
-        "compared on the same pairs, prompts, steps and template.</p>"
+        "a worse answer, compared on the same pairs, prompts, steps and template.</p>"
         f'<div class="verdict">{sentences}</div>'
         f"<p>{escape(measured_how(report))}</p><dl>{arms}</dl>"
     )
@@ -99,16 +97,14 @@ def _sections(report: dict[str, Any]) -> list[str]:
             "wins",
             "Which answers win",
             "At each prompt two arms' answers are compared by the style classifier; ties count half. Below: "
-            "what the "
-            "rate would be if both answers were equally long, so that length alone wins nothing.",
+            "what the rate would be if both answers were equally long, so that length alone wins nothing.",
             tables.win_matrix(report) if report["wins"] else "",
         ),
         _section(
             "drift",
             "What export did",
             "Merging rounds the update into the weights, 4 bits round all of them. Bold: a change from the "
-            "model as "
-            "trained that is more than chance, on the same prompts.",
+            "model as trained that is more than chance, on the same prompts.",
             tables.drift_table(report) if report["forms"] else "",
         ),
         _training(report),
@@ -219,6 +215,5 @@ def _recipe(report: dict[str, Any]) -> str:
     machine = f"{report['machine']['cores']} cores, {report['machine']['processor']}"
     return (
         f'<p class="soft">{escape(versions)}; {escape(machine)}</p><details><summary>The recipe, every '
-        f"key</summary>"
-        f'<pre class="code">{escape(text)}</pre></details>'
+        f'key</summary><pre class="code">{escape(text)}</pre></details>'
     )

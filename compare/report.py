@@ -15,10 +15,11 @@ from trimtab.compare.classifier import StyleClassifier
 from trimtab.compare.cost import costs
 from trimtab.compare.gather import SERVED, Profiles
 from trimtab.compare.intervals import Estimate, difference
+from trimtab.compare.rows import side_by_side, table_row
 from trimtab.compare.verdict import decide
 from trimtab.compare.wins import of_votes, outcomes, win_rate
 from trimtab.data.pair import Pair
-from trimtab.data.style import in_chosen_style, style_faults
+from trimtab.data.style import in_chosen_style
 from trimtab.recipes.schema import Recipe
 
 SCHEMA = 2
@@ -44,28 +45,13 @@ def build(
     main = profiles[main_form]
     style = sum(in_chosen_style(pair.answers[0]) for pair in pairs) > len(pairs) / 2
     by_figure = fig.values(main, classifier, style=style)
-    estimates = fig.estimates(by_figure, recipe.compare)
-    cost = costs({arm: [m.metrics for m in runs] for arm, runs in manifests.items()})
-    report: Tree = {
-        "schema": SCHEMA,
-        "name": recipe.name,
-        "model": recipe.model.name_or_path,
-        "artifact": recipe.served_kind,
-        "form": main_form,
-        "prompts": len(next(iter(main.values()))[0].answers),
-        "pairs": len(next(iter(main.values()))[0].pairs),
-        "seeds": list(recipe.all_seeds),
-        "confidence": recipe.compare.confidence,
-        "ship_by": recipe.compare.ship_by,
-        "chosen_style_checked": style,
-        "figures": {arm: {name: _plain(one) for name, one in of.items()} for arm, of in estimates.items()},
-        "differences": _differences(by_figure, recipe),
-        "by_seed": {name: {a: _by_seed(name, rows) for a, rows in of.items()} for name, of in by_figure.items()},
-        "values": {name: {a: _rounded(rows) for a, rows in of.items()} for name, of in by_figure.items()},
+    report = _heading(recipe, main_form, main, style)
+    report |= _measured(by_figure, recipe)
+    report |= {
         "forms": _forms(profiles, main_form, classifier, recipe, style),
         "own_figures": {arm: _own(runs) for arm, runs in manifests.items()},
         "wins": _wins(main, classifier, recipe, votes or [], judged or []),
-        "cost": {arm: asdict(one) for arm, one in cost.items()},
+        "cost": {a: asdict(one) for a, one in costs(_metrics(manifests)).items()},
         "classifier": {key: value for key, value in vars(classifier).items() if key != "model"},
         "tuned": tuned or {},
         "lm_eval": lm_eval or {},
@@ -73,19 +59,59 @@ def build(
     }
     report["claims"] = measured_claims(report["cost"], report["wins"])
     report["verdict"] = asdict(decide(report, recipe.compare))
-    report["arms"] = [_row(arm, recipe, report, manifests, served[arm], main) for arm in recipe.arms]
-    report["answers"] = _answers(pairs, profiles.get(SERVED, main), style)
-    report["recipe"] = recipe.model_dump(mode="json")
-    report["digests"] = {arm: {served[arm].kind: served[arm].digest} for arm in recipe.arms}
-    for arm, runs in manifests.items():
-        report["digests"][arm][recipe.trained_kind] = runs[0].digest
-    report["versions"] = installed_versions()
-    report["machine"] = {
-        "cores": os.cpu_count(),
-        "processor": platform.machine(),
-        "python": platform.python_version(),
+    report["arms"] = [table_row(arm, recipe, report, manifests, served[arm], main) for arm in recipe.arms]
+    report["answers"] = side_by_side(pairs, profiles.get(SERVED, main), style)
+    return report | _origin(recipe, manifests, served)
+
+
+def _heading(recipe: Recipe, form: str, main: dict[str, list[Profile]], style: bool) -> Tree:
+    """What was compared."""
+    first = next(iter(main.values()))[0]
+    return {
+        "schema": SCHEMA,
+        "name": recipe.name,
+        "model": recipe.model.name_or_path,
+        "artifact": recipe.served_kind,
+        "form": form,
+        "prompts": len(first.answers),
+        "pairs": len(first.pairs),
+        "seeds": list(recipe.all_seeds),
+        "confidence": recipe.compare.confidence,
+        "ship_by": recipe.compare.ship_by,
+        "chosen_style_checked": style,
     }
-    return report
+
+
+def _measured(by_figure: dict[str, fig.ByArm], recipe: Recipe) -> Tree:
+    """The figures with their intervals and differences, and the values that they are made of."""
+    estimates = fig.estimates(by_figure, recipe.compare)
+    return {
+        "figures": {arm: {name: _plain(one) for name, one in of.items()} for arm, of in estimates.items()},
+        "differences": _differences(by_figure, recipe),
+        "by_seed": {name: {a: _by_seed(name, rows) for a, rows in of.items()} for name, of in by_figure.items()},
+        "values": {name: {a: _rounded(rows) for a, rows in of.items()} for name, of in by_figure.items()},
+    }
+
+
+def _origin(recipe: Recipe, manifests: dict[str, list[Manifest]], served: dict[str, Manifest]) -> Tree:
+    """What exactly it was: recipe, digests, versions, machine."""
+    digests = {arm: {served[arm].kind: served[arm].digest} for arm in recipe.arms}
+    for arm, runs in manifests.items():
+        digests[arm][recipe.trained_kind] = runs[0].digest
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "digests": digests,
+        "versions": installed_versions(),
+        "machine": {
+            "cores": os.cpu_count(),
+            "processor": platform.machine(),
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _metrics(manifests: dict[str, list[Manifest]]) -> dict[str, list[Tree]]:
+    return {arm: [manifest.metrics for manifest in runs] for arm, runs in manifests.items()}
 
 
 def _plain(one: Estimate) -> Tree:
@@ -193,56 +219,3 @@ def _wins(
                 }
             )
     return rows
-
-
-def _row(
-    arm: str,
-    recipe: Recipe,
-    report: Tree,
-    manifests: dict[str, list[Manifest]],
-    shipped: Manifest,
-    main: dict[str, list[Profile]],
-) -> Tree:
-    """One arm's row of the table: the exported seed's costs, figures over all seeds, the export's drift."""
-    drift = shipped.metrics["drift"]
-    trained = manifests[arm][0].metrics if arm in manifests else {}
-    own = report["figures"].get(arm, {})
-    measured = own.get("preference_accuracy")
-    answers = [answer.text for profile in main[arm] for answer in profile.answers]
-    tokens = [answer.tokens for profile in main[arm] for answer in profile.answers]
-    return {
-        "arm": arm,
-        "train_seconds": trained.get("train_seconds"),
-        "peak_memory_mib": trained.get("peak_memory_mib"),
-        "preference_accuracy": measured["value"] if measured else drift["preference_accuracy"],
-        "preference_pairs": report["pairs"] if measured else drift["pairs"],
-        "chosen_style_rate": sum(map(in_chosen_style, answers)) / len(answers),
-        "style_score": own.get("style_score", {}).get("value"),
-        "win_rate": own.get("win_rate", {}).get("value"),
-        "mean_tokens": sum(tokens) / len(tokens),
-        "quantized_kl": drift["kl"] if shipped.kind != "merged" else None,
-        "quantized_top1": drift["top1"] if shipped.kind != "merged" else None,
-        "size_mib": shipped.metrics["size_mib"],
-        "digest": shipped.digest,
-    }
-
-
-def _answers(pairs: list[Pair], profiles: dict[str, list[Profile]], style: bool) -> list[Tree]:
-    """Every prompt with the pair's answers and each arm's, of the exported seed."""
-    return [
-        {
-            "prompt": pair.prompt[-1]["content"],
-            "chosen": pair.answers[0],
-            "rejected": pair.answers[1],
-            **{
-                arm: {
-                    "text": seeds[0].answers[index].text,
-                    "tokens": seeds[0].answers[index].tokens,
-                    "finish_reason": "stop" if seeds[0].answers[index].ended else "length",
-                    "faults": style_faults(seeds[0].answers[index].text) if style else [],
-                }
-                for arm, seeds in profiles.items()
-            },
-        }
-        for index, pair in enumerate(pairs)
-    ]

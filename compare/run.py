@@ -88,9 +88,8 @@ def _votes(recipe: Recipe) -> list[tuple[str, str]]:
     found = [vote for pair in read_pairs(recipe.compare.votes) for vote in preferences(pair)]
     if not found:
         raise InputError(
-            f"compare.votes: {recipe.compare.votes} holds no votes between arms; give the file that the "
-            f"comparison "
-            "page wrote"
+            f"compare.votes: {recipe.compare.votes} holds no votes between arms; give the file that "
+            "`trimtab demo votes export` wrote"
         )
     return found
 

@@ -62,8 +62,7 @@ def _why(report: dict[str, Any], ship: str, best: str, name: str, seconds: dict[
     cost = f", and it took {share:.0%} of the training time" if share is not None else ""
     return (
         f"Ship {ship}: its {figure.label} ({values[ship][name]['value']:{figure.form}}) cannot be told "
-        f"apart from the "
-        f"best ({best}, {values[best][name]['value']:{figure.form}}) on {report['prompts']} prompts and "
+        f"apart from the best ({best}, {values[best][name]['value']:{figure.form}}) on {report['prompts']} prompts and "
         f"{_seeds(report)}{cost}."
     )
 
