@@ -60,10 +60,10 @@ def _why(report: dict[str, Any], ship: str, best: str, name: str, seconds: dict[
         return f"Ship {ship}: it has the best {of}{ahead}{cheaper}."
     share = seconds[ship] / seconds[best] if seconds[ship] and seconds[best] else None
     cost = f", and it took {share:.0%} of the training time" if share is not None else ""
+    own, top = (f"{values[arm][name]['value']:{figure.form}}" for arm in (ship, best))
     return (
-        f"Ship {ship}: its {figure.label} ({values[ship][name]['value']:{figure.form}}) cannot be told "
-        f"apart from the best ({best}, {values[best][name]['value']:{figure.form}}) on {report['prompts']} prompts and "
-        f"{_seeds(report)}{cost}."
+        f"Ship {ship}: its {figure.label} ({own}) cannot be told apart from the best ({best}, {top}) on "
+        f"{report['prompts']} prompts and {_seeds(report)}{cost}."
     )
 
 
