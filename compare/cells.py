@@ -76,13 +76,22 @@ def cost_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def stage_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Wall time and memory of each stage of arms that have more than one."""
-    return [
-        (f"{arm}: stage {stage}", *(NONE if parts[key] is None else form(parts[key]) for key, _, form in COSTS))
+    """What each stage cost of arms that have more than one, the figures' names first; figures that are not known
+    of any are left out."""
+    stages = {
+        f"{arm}: stage {stage}": parts
         for arm, one in report["cost"].items()
         if len(one["stages"]) > 1
         for stage, parts in one["stages"].items()
+    }
+    if not stages:
+        return []
+    known = [cost for cost in COSTS if any(parts[cost[0]] is not None for parts in stages.values())]
+    rows = [
+        (name, *(NONE if parts[key] is None else form(parts[key]) for key, _, form in known))
+        for name, parts in stages.items()
     ]
+    return [("", *(label for _, label, _ in known)), *rows]
 
 
 def win(report: dict[str, Any], one: str, other: str) -> dict[str, Any] | None:

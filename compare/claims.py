@@ -75,7 +75,7 @@ def _verdict(claim: Claim, value: float | None, low: float | None, high: float |
         return "not measured"
     win = claim.key in ("orpo", "sft-dpo")
     if low is not None and high is not None and low <= claim.high and high >= claim.low:
-        return "within the interval"
+        return "may be so: the interval holds it"
     if claim.low - 0.02 <= value <= claim.high + 0.02:
         return "as claimed"
     if win:

@@ -4,7 +4,6 @@ from html import escape
 from typing import Any
 
 from trimtab.compare.cells import (
-    COSTS,
     NONE,
     cost_rows,
     figure_cell,
@@ -101,7 +100,7 @@ def cost_table(report: dict[str, Any]) -> str:
         return ""
     whole = table(["", *report["cost"]], cost_rows(report))
     stages = stage_rows(report)
-    return whole + (table(["", *(label for _, label, _ in COSTS)], stages) if stages else "")
+    return whole + (table(list(stages[0]), stages[1:]) if stages else "")
 
 
 def win_matrix(report: dict[str, Any]) -> str:

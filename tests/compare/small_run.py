@@ -120,6 +120,9 @@ def _profile(recipe: Recipe, arm: str, seed: int, form: str, skill: float) -> No
             for h in hardness[: section.measure.general_passages]
         ],
         answers=answers,
-        own=[OwnSample(kl=40 * skill * (1 + h) / 4, tokens=40) for h in hardness[: section.measure.own_samples]],
+        own=[
+            OwnSample(kl=0.0 if arm == "base" else 10 * skill * (1 + h), tokens=40)
+            for h in hardness[: section.measure.own_samples]
+        ],
     )
     write_profile(recipe.run_dir, profile)
