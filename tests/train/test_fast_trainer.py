@@ -12,6 +12,7 @@ from trimtab.data.read import read_pairs
 from trimtab.recipes.load import load_recipe
 from trimtab.train.checks import reference_source
 from trimtab.train.fast_trainer import make_fast_trainer
+from trimtab.train.flops import MatrixFlops
 from trimtab.train.job import Job
 from trimtab.train.reference import CachedReference
 from trimtab.train.trl_trainers import make_trl_trainer
@@ -126,3 +127,21 @@ def test_full_fine_tuning(tiny_model: Path, tmp_path: Path) -> None:
     first, *_, last = [log["rewards/margins"] for log in trainer.state.log_history if "rewards/margins" in log]
     assert first == pytest.approx(0, abs=1e-3)
     assert last > 0.01
+
+
+@pytest.mark.parametrize(("arm", "products"), [("sft", 2), ("dpo", 3), ("orpo", 2)])
+def test_matrix_products_of_a_training_are_counted(
+    arm: Any, products: int, tiny_model: Path, tmp_path: Path
+) -> None:
+    """In this model nearly all are the head's: logits and the gradient, with a reference its logits too."""
+    flops = MatrixFlops()
+    trainer = make_fast_trainer(job(arm, tiny_model, tmp_path / arm), [flops])
+    batch = next(iter(trainer.get_train_dataloader()))["pieces"]
+    tokens = sum(piece.tokens for piece in batch)
+    targets = sum(len(piece.targets) for piece in batch)
+    trainer.train()
+    assert trainer.state.num_input_tokens_seen == 3 * tokens
+    head = 2 * targets * 64 * 49152
+    found = flops.total(trainer.state)
+    assert found
+    assert 1 < found / (3 * products * head) < 1.15
