@@ -73,10 +73,10 @@ def regression_markdown(changes: dict[str, Any]) -> str:
         "|---|--:|--:|--:|--:|---|",
     ]
     for name, one in changes["figures"].items():
-        form = BY_NAME[name].form.strip("+")  # type: ignore[index]
+        form = BY_NAME[name].form.strip("+")
         between = f"{one['low']:+{form}} to {one['high']:+{form}}" if one["low"] is not None else "–"
         lines.append(
-            f"| {BY_NAME[name].label} | {one['old']:{form}} | {one['new']:{form}} "  # type: ignore[index]
+            f"| {BY_NAME[name].label} | {one['old']:{form}} | {one['new']:{form}} "
             f"| {one['change']:+{form}} | {between} | {_word(name, one)} |"
         )
     if not changes["same_prompts"]:

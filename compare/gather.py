@@ -19,7 +19,7 @@ def expected(recipe: Recipe) -> list[tuple[str, int, str]]:
     """Arm, seed and form of every profile that ``compare.measure`` asks for, the base's first."""
     if not recipe.compare.measure:
         return []
-    trained = recipe.trained_kind
+    trained: str = recipe.trained_kind
     found = [("base", recipe.seed, trained)]
     found += [(arm, seed, trained) for seed in recipe.all_seeds for arm in recipe.train.arms]
     forms = list(dict.fromkeys(["merged", recipe.served_kind]))

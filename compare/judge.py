@@ -63,7 +63,7 @@ async def _judge(section: JudgeSection, prompts: list[str], answers: dict[str, l
             async with place:
                 reply = await client.chat.completions.create(
                     model=section.model,
-                    messages=question(prompt, first, second),  # type: ignore[arg-type]
+                    messages=question(prompt, first, second),
                     temperature=0,
                     max_tokens=8,
                 )

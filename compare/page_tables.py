@@ -1,5 +1,6 @@
 """The tables of the page."""
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -19,7 +20,7 @@ _DRIFT = ("preference_accuracy", "style_rate", "style_score", "general_perplexit
 _BY_SEED = ("win_rate", "style_rate", "style_score", "preference_accuracy", "general_perplexity")
 
 
-def table(head: list[str], rows: list[tuple[str, ...]], *, kind: str = "") -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "") -> str:
     """Rows of plain text, the first cell of each its heading; all of it is escaped."""
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     body = "".join(

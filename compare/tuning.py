@@ -148,7 +148,7 @@ def _trials(sweep_run: Path) -> list[dict[str, Any]]:
         if content["arm"] != sweep_run.name or not metrics.is_file():
             continue
         logs = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines() if line.strip()]
-        last = next((log for log in reversed(logs) if "eval_loss" in log), {})
+        last: dict[str, Any] = next((log for log in reversed(logs) if "eval_loss" in log), {})
         rows.append(
             {
                 "learning_rate": content["recipe"]["train"][content["arm"]]["learning_rate"],

@@ -38,10 +38,10 @@ def places(recipe: Recipe) -> list[Place]:
             found.append(Place(arm, seed, recipe.trained_kind, directory, digest))
     forms = ["merged"] if recipe.served_kind == "merged" else ["merged", recipe.served_kind]
     for form in forms:
-        for arm in recipe.arms:
-            if (arm, form) != ("base", "merged"):  # the base's files as they are
-                directory = recipe.run_dir / arm / form
-                found.append(Place(arm, recipe.seed, form, directory, read_manifest(directory).digest))
+        for exported in recipe.arms:
+            if (exported, form) != ("base", "merged"):  # the base's files as they are
+                directory = recipe.run_dir / exported / form
+                found.append(Place(exported, recipe.seed, form, directory, read_manifest(directory).digest))
     return found
 
 

@@ -20,7 +20,7 @@ def sampled(model: LocalModel, prompts: list[list[int]], limit: int, stop: int, 
         last = torch.full_like(
             reached[:, :1], reached.shape[-1] - 1, dtype=torch.long
         )  # where rounding stops short
-        wanted = draws[rows, place].to(logits.device)[:, None]
+        wanted = draws[rows, place].to(logits.device)[:, None].contiguous()
         return torch.minimum(torch.searchsorted(reached, wanted, right=True), last)
 
     return [until(answer, stop) for answer in model.continued(prompts, limit, stop, draw)]

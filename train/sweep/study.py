@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,9 @@ def sampler(plan: Plan, drawn: int) -> optuna.samplers.BaseSampler:
     """
     if plan.section.sampler == "grid":
         point = {k: json.dumps(v) if isinstance(v, list) else v for k, v in plan.section.grid[drawn].items()}
-        return optuna.samplers.PartialFixedSampler(point, optuna.samplers.RandomSampler(seed=0))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.samplers.PartialFixedSampler(point, optuna.samplers.RandomSampler(seed=0))
     seed = plan.recipe.seed if plan.section.seed is None else plan.section.seed
     (state,) = np.random.SeedSequence((seed, drawn)).generate_state(1)
     return optuna.samplers.TPESampler(n_startup_trials=plan.section.startup_trials, seed=int(state))
