@@ -85,7 +85,7 @@ def regression_markdown(changes: dict[str, Any]) -> str:
 
 
 def _word(name: str, one: dict[str, Any]) -> str:
-    better = BY_NAME[name].better  # type: ignore[index]
+    better = BY_NAME[name].better
     if better is None or one["low"] is None:
         return ""
     if one["low"] <= 0 <= one["high"]:

@@ -39,7 +39,7 @@ def figure_cell(name: str, one: dict[str, Any] | None) -> str:
     """Value with its interval: ``82% (74 to 90)``."""
     if one is None:
         return NONE
-    form = BY_NAME[name].form  # type: ignore[index]
+    form = BY_NAME[name].form
     text = f"{one['value']:{form}}"
     if one.get("low") is None:
         return text

@@ -91,7 +91,7 @@ FIGURES = (
     Figure("empty_rate", "empty answers", "answers without a letter or digit", "lower"),
     Figure("answer_tokens", "tokens an answer", "length of its greedy answers", None, ".0f", "number"),
 )
-BY_NAME = {figure.name: figure for figure in FIGURES}
+BY_NAME: dict[str, Figure] = {figure.name: figure for figure in FIGURES}
 _CORPUS = {"distinct_1": 1, "distinct_2": 2, "distinct_3": 3}  # of all answers together, no value at a prompt
 _OF_TEXT: dict[FigureName, Callable[[str], float]] = {
     "style_rate": in_chosen_style,
@@ -119,7 +119,7 @@ def estimates(by_figure: dict[str, ByArm], section: CompareSection) -> dict[str,
     found: dict[str, dict[str, Estimate]] = {}
     for name, by_arm in by_figure.items():
         for arm, rows in by_arm.items():
-            found.setdefault(arm, {})[name] = figure_estimate(BY_NAME[name], rows, section)  # type: ignore[index]
+            found.setdefault(arm, {})[name] = figure_estimate(BY_NAME[name], rows, section)
     return found
 
 

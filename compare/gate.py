@@ -72,7 +72,7 @@ def hold(
 
 def _absolute(arm: str, figures: dict[str, Any], name: str, limit: float, *, at_least: bool) -> Held:
     word = "at least" if at_least else "at most"
-    label = BY_NAME[name].label  # type: ignore[index]
+    label = BY_NAME[name].label
     if name not in figures:
         return Held(f"{arm}: {label} was not measured, limit {word} {limit:g}", False)
     value = figures[name]["value"]
@@ -81,7 +81,7 @@ def _absolute(arm: str, figures: dict[str, Any], name: str, limit: float, *, at_
 
 
 def _against(arm: str, name: str, limit: float, change: dict[str, Any] | None, clearly: bool) -> Held:
-    figure = BY_NAME[name]  # type: ignore[index]
+    figure = BY_NAME[name]
     if change is None:
         return Held(f"{arm}: {figure.label} was not measured in both runs, limit {limit:g} worse", False)
     worse = change["change"] if figure.better == "lower" else -change["change"]

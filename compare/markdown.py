@@ -13,7 +13,7 @@ def render_markdown(report: dict[str, Any]) -> str:
     first, *rest = report["verdict"]["sentences"]
     parts = [f"## {report['name']}: {report['model']}", f"**{first}** {' '.join(rest)}", measured_how(report)]
     rows = [
-        [BY_NAME[name].label, *(figure_cell(name, report["figures"][arm].get(name)) for arm in arms)]  # type: ignore[index]
+        [BY_NAME[name].label, *(figure_cell(name, report["figures"][arm].get(name)) for arm in arms)]
         for name in figure_names(report)
     ]
     parts += [_table(["", *arms], rows), interval_note(report)]
@@ -46,7 +46,7 @@ def _forms(report: dict[str, Any]) -> str:
         for arm, forms in report["forms"].items()
         for form, of in forms.items()
     ]
-    return _table(["", *(BY_NAME[name].label for name in names)], rows)  # type: ignore[index]
+    return _table(["", *(BY_NAME[name].label for name in names)], rows)
 
 
 def _plain(name: str, one: dict[str, Any] | None) -> str:

@@ -76,7 +76,7 @@ def _glance(report: dict[str, Any]) -> str:
     for name in _AT_A_GLANCE:
         rows = [(arm, of[name]) for arm, of in report["figures"].items() if name in of]
         if rows:
-            figure = BY_NAME[name]  # type: ignore[index]
+            figure = BY_NAME[name]
             chart = dots(figure.label, rows, figure.form, (0, 1))
             charts.append(f"<figure>{chart}<figcaption>{escape(figure.meaning)}</figcaption></figure>")
     note = f'<p class="soft">{escape(interval_note(report))}</p>'

@@ -38,7 +38,7 @@ def figures_table(report: dict[str, Any]) -> str:
     arms = list(report["figures"])
     rows = []
     for name in figure_names(report):
-        figure = BY_NAME[name]  # type: ignore[index]
+        figure = BY_NAME[name]
         way = {"higher": " ↑", "lower": " ↓"}.get(figure.better or "", "")
         cells = "".join(f"<td>{_in_two_lines(name, report['figures'][arm].get(name))}</td>" for arm in arms)
         head = f"{escape(figure.label)}{way}<small>{escape(figure.meaning)}</small>"
@@ -70,7 +70,7 @@ def seeds_table(report: dict[str, Any]) -> str:
         return ""
     rows = []
     for name in _BY_SEED:
-        figure = BY_NAME[name]  # type: ignore[index]
+        figure = BY_NAME[name]
         for arm, seeds in report["by_seed"].get(name, {}).items():
             spread = report["figures"][arm][name]["spread"]
             if len(seeds) == len(report["seeds"]) and spread is not None:
@@ -141,7 +141,7 @@ def drift_table(report: dict[str, Any]) -> str:
         for form, figures in forms.items():
             cells = "".join(f"<td>{_drift_cell(name, figures.get(name))}</td>" for name in names)
             rows.append(f'<tr><th scope="row">{escape(arm)}, {escape(form_name(form))}</th>{cells}</tr>')
-    top = "".join(f'<th scope="col">{escape(BY_NAME[name].label)}</th>' for name in names)  # type: ignore[index]
+    top = "".join(f'<th scope="col">{escape(BY_NAME[name].label)}</th>' for name in names)
     head = f'<thead><tr><th scope="col"></th>{top}</tr></thead>'
     return f'<div class="scroll"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
 
@@ -149,7 +149,7 @@ def drift_table(report: dict[str, Any]) -> str:
 def _drift_cell(name: str, one: dict[str, Any] | None) -> str:
     if one is None:
         return NONE
-    form = BY_NAME[name].form  # type: ignore[index]
+    form = BY_NAME[name].form
     text = f"{one['value']:{form}}"
     change = one.get("change")
     clear = change and change["low"] is not None and (change["low"] > 0 or change["high"] < 0)

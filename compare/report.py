@@ -154,7 +154,7 @@ def _forms(profiles: Profiles, main: str, classifier: StyleClassifier, recipe: R
         before = fig.values({arm: trained[arm] for arm in by_arm}, classifier, style=style)
         for name, rows_of in values.items():
             for arm, rows in rows_of.items():
-                cell = _plain(fig.figure_estimate(fig.BY_NAME[name], rows, section))  # type: ignore[index]
+                cell = _plain(fig.figure_estimate(fig.BY_NAME[name], rows, section))
                 old = before.get(name, {}).get(arm)
                 if form != main and old is not None and not name.startswith("distinct_"):
                     n = min(rows.shape[1], old.shape[1])

@@ -47,7 +47,7 @@ def decide(report: dict[str, Any], section: CompareSection) -> Verdict:
 
 
 def _why(report: dict[str, Any], ship: str, best: str, name: str, seconds: dict[str, Any]) -> str:
-    figure, values = BY_NAME[name], report["figures"]  # type: ignore[index]
+    figure, values = BY_NAME[name], report["figures"]
     of = f"{figure.label} ({values[ship][name]['value']:{figure.form}})"
     if ship == best:
         others = [arm for arm in values if arm not in (ship, "base")]
@@ -71,7 +71,7 @@ def _against_base(report: dict[str, Any], ship: str, name: str) -> list[str]:
     change = _difference(report, ship, "base", name)
     if change is None:
         return []
-    figure, value = BY_NAME[name], change["value"]  # type: ignore[index]
+    figure, value = BY_NAME[name], change["value"]
     if change["low"] is None or change["low"] <= 0 <= change["high"]:
         return [f"It is not clearly better than the untrained base by {figure.label}: do not expect a difference."]
     amount = f"{value * 100:+.0f} points" if figure.form == ".0%" else f"{value:+{figure.form.strip('+')}}"
@@ -87,7 +87,7 @@ def _orpo(report: dict[str, Any], ship: str, name: str) -> list[str]:
     cost = f", for {share:.0%} of the training time" if share is not None else ""
     if change is None:
         return []
-    label = BY_NAME[name].label  # type: ignore[index]
+    label = BY_NAME[name].label
     if change["low"] is None or change["low"] <= 0 <= change["high"]:
         return [f"ORPO and SFT then DPO cannot be told apart by {label}{cost}."]
     word = "better" if change["value"] > 0 else "worse"
