@@ -103,5 +103,5 @@ def _answer(face: Face, shown: Shown, number: int, difference: Callable[[int, st
     line = ""
     if progress.text or progress.whole:
         parts = figures(progress, face.style, blind=face.arm is None)
-        line = f'<p class="tt-figures">{"".join(f"<span>{escaped(part)}</span>" for part in parts)}</p>'
+        line = f'<p class="tt-figures">{" · ".join(f"<span>{escaped(part)}</span>" for part in parts)}</p>'
     return f'<section class="tt-answer">{several}<div class="tt-text">{inner}</div>{fault}{line}</section>'

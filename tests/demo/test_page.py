@@ -154,9 +154,9 @@ def test_cards_escape_and_hide() -> None:
 
 def test_differences_by_word() -> None:
     assert word_diff("a glass of water", "a jar of <water>") == (
-        "a <del>glass</del><ins>jar</ins> of <ins>&lt;</ins>water<ins>&gt;</ins>"
+        "a <del>glass </del><ins>jar </ins>of <ins>&lt;</ins>water<ins>&gt;</ins>"
     )
-    assert word_diff("same", "same") == "same"
+    assert word_diff("same\n\ntext", "same text") == "same text"
     assert length_difference("a b c", "a", "Base") == "2 words shorter than Base"
     assert length_difference("a", "a b", "Base") == "1 word longer than Base"
     assert length_difference("a", "b", "Base") == "as long as Base"
