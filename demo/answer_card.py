@@ -16,11 +16,12 @@ _DOTS = '<p class="tt-wait"><span></span><span></span><span></span><i>waiting fo
 
 @dataclass(frozen=True)
 class Shown:
-    """What a pane shows: answers to ``messages`` so far; none before anything was asked."""
+    """What a pane shows: answers to ``messages`` so far; none before anything was asked. ``round``: of judging."""
 
     messages: tuple[Message, ...] = ()
     sampling: Sampling | None = None
     answers: tuple[Progress, ...] = ()
+    round: str = ""
 
     @property
     def state(self) -> str:

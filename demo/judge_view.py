@@ -131,7 +131,7 @@ class JudgeView:
         }
         asked = [self.round, self.prompt, *self.settings.fields[:-1]]
         for begun in (
-            gr.on([self.prompt.submit, self.send.click], **begin),  # type: ignore[arg-type]
+            gr.on([self.prompt.submit, self.send.click], **begin),
             filled.then(**begin),
         ):
             for slot, (card, shown) in enumerate(zip(self.cards, self.shown, strict=True)):
@@ -139,11 +139,13 @@ class JudgeView:
                     events.streamer(self.context, slot),
                     asked,
                     [card, shown],
+                    trigger_mode="multiple",  # one of the round before may still be ending
                     **self.quiet,
                 ).then(
-                    events.opener(len(self.cards)),
+                    events.opener(),
                     [self.round, *self.shown],
                     self.verdict,
+                    trigger_mode="multiple",
                     **self.quiet,
                 )
         self.stop.click(self._stop, **self.quiet)
@@ -178,7 +180,8 @@ class JudgeView:
         pair = self.context.another()
         return (*(events.asked_of(pair) if pair else ("", "")), None)
 
-    def _begin(self, prompt: str, blind: bool) -> tuple[Any, ...]:
+    async def _begin(self, prompt: str, blind: bool, request: gr.Request) -> tuple[Any, ...]:
+        await self.context.running.stop(session(request))
         count = len(self.context.arms)
         if not prompt.strip():
             return tuple([gr.skip()] * (3 + 2 * count))

@@ -306,6 +306,27 @@ def test_a_ranking_and_an_unblinded_vote(tab: Page, address: str, store: Path) -
     expect(tab.locator("#board")).to_contain_text("1 (not blind)")
 
 
+def test_a_round_begun_while_another_streams_takes_its_own_answers(
+    tab: Page, address: str, endpoint: SmallEndpoint, store: Path
+) -> None:
+    open_view(tab, address, "judge")
+    endpoint.pause = dict.fromkeys(ARMS, 0.3)
+    tab.locator("#judge-prompt textarea").fill("The first?")
+    tab.locator("#judge-prompt textarea").press("Enter")
+    expect(tab.locator("#judge-answer-0 .tt-figures")).to_be_visible()
+    endpoint.pause = dict.fromkeys(ARMS, 0.01)
+    tab.locator("#judge-prompt textarea").fill("The second?")
+    tab.locator("#judge-prompt textarea").press("Enter")
+    expect(tab.locator("#vote-tie")).to_be_visible(timeout=20_000)
+    expect(tab.locator("#slots")).not_to_contain_text("stopped")
+    tab.locator("#vote-tie").click()
+    expect(tab.locator("#verdict")).to_contain_text("Your vote is kept")
+    with VoteStore(store) as votes:
+        (vote,) = votes.all()
+    assert vote.prompt == ({"role": "user", "content": "The second?"},)
+    assert {arm: answer.text for arm, answer in vote.answers.items()} == endpoint.answers
+
+
 def test_a_link_carries_prompt_arms_and_settings(tab: Page, address: str, endpoint: SmallEndpoint) -> None:
     query = "prompt=Why+%3Cb%3E%3F&system=Be+brief.&arms=orpo,base&temperature=0.7&max_tokens=3&seed=5&repeats=2"
     tab.goto(f"{address}/?{query}")
