@@ -15,8 +15,8 @@ def word_diff(before: str, after: str) -> str:
     """
     old, new = _WORDS.findall(before), _WORDS.findall(after)
     pieces = []
-    words = [[word.strip() for word in each] for each in (old, new)]
-    for what, a, b, c, d in SequenceMatcher(None, *words, autojunk=False).get_opcodes():
+    words = [word.strip() for word in old], [word.strip() for word in new]
+    for what, a, b, c, d in SequenceMatcher(None, words[0], words[1], autojunk=False).get_opcodes():
         if what == "equal":
             pieces.append(escaped("".join(new[c:d])))
             continue
