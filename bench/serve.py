@@ -40,9 +40,9 @@ RESULTS = Path(__file__).parent / "results"
 MODEL = "base"
 CEILING_STREAMS, CEILING_EVENTS, CEILING_ROUNDS = 32, 4000, 5
 FIRST_EVENTS = 300  # requests whose first event is timed
-LEVELS, ROUNDS = (1, 8, 32), 10
+LEVELS, ROUNDS = (1, 8, 32), 8
 REQUESTS = {1: 6, 8: 4, 32: 2}  # of each stream in a round, by level
-TOKENS, APART = (16, 64), 0.03  # the least and the most of an answer; seconds between the streams' beginnings
+TOKENS, PAUSE = (16, 64), 0.4  # the least and the most of an answer; seconds at most before a request
 QUICK_EVENTS, QUICK_ROUNDS, QUICK_PAUSE = 1000, 2, 0.02
 _MEASURED = ("trimtab", "aiohttp", "starlette", "uvicorn", "uvloop", "httptools")
 Figures = dict[str, list[float]]
@@ -157,16 +157,18 @@ async def against_the_engine(socket: Path, rounds: int) -> Figures:
 async def _level(target: Target, streams: int, turn: int) -> tuple[float, float]:
     """Tokens a second with ``streams`` kept up, and the median milliseconds to a first token.
 
-    Each stream asks again as soon as its answer is whole; they begin one by one and answers differ in length, so
-    that requests meet an engine at work, as a server's do, and not all of them at once.
+    Each stream asks again a moment after its answer is whole, and answers differ in length: requests meet an
+    engine at work, as a server's do, each at another point of its step. Asked at once they would all come just when
+    a step begins, in it or too late for it by a hair.
     """
     lengths = random.Random(streams)
     asked = [[lengths.randint(*TOKENS) for _ in range(REQUESTS[streams])] for _ in range(streams)]
+    pauses = [[lengths.uniform(0, PAUSE) for _ in each] for each in asked]
 
     async def keep_up(stream: int) -> list[float]:
-        await asyncio.sleep(stream * APART)
         ttfts = []
-        for number, tokens in enumerate(asked[stream]):
+        for number, (tokens, pause) in enumerate(zip(asked[stream], pauses[stream], strict=True)):
+            await asyncio.sleep(pause)
             prompt = f"{turn} {stream} {number} {target.port}: why is the sky blue?"
             ttfts.append((await read_stream(target, prompt, stream, tokens)).ttft)
         return ttfts
