@@ -1,6 +1,7 @@
 """Held-out examples: found by their words, and shown with their chosen and rejected answers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import gradio as gr
 
@@ -24,14 +25,11 @@ def picker(examples: Sequence[Pair], name: str, visibility: str) -> gr.Dropdown:
         elem_classes="tt-picker",
     )
     if len(examples) > MOST_LISTED:
-        field.key_up(
-            lambda typed: gr.update(choices=found(examples, typed)),
-            inputs=None,
-            outputs=field,
-            js=f"() => document.querySelector('#{name}-examples input').value",
-            api_visibility=visibility,
-            show_progress="hidden",
-        )
+
+        def typed(event: gr.KeyUpData) -> Any:
+            return gr.update(choices=found(examples, event.input_value))
+
+        field.key_up(typed, None, field, api_visibility=visibility, show_progress="hidden")
     return field
 
 

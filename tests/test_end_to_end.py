@@ -158,7 +158,7 @@ def check_votes(tab: Page, address: str) -> None:
     tab.goto(f"{address}/?view=judge")
     tab.locator("#judge-settings > button").click()
     tab.locator("#judge-settings").get_by_label("Temperature").first.fill("1")
-    tab.locator("#judge-settings").get_by_label("Most tokens").fill("160")
+    tab.locator("#judge-settings").get_by_label("Most tokens").first.fill("160")
     whole = 0
     for number, thing in enumerate(("fruit", "colour", "river", "city", "bird", "tree", "tool", "song")):
         tab.locator("#judge-prompt textarea").fill(f"Name one {thing}. Answer with one short sentence.")

@@ -228,6 +228,22 @@ def test_examples_are_searched_and_shown(tab: Page) -> None:
     expect(tab.locator("#reference .tt-rejected")).not_to_be_empty()
 
 
+def test_one_of_many_examples_is_found(browser: Browser, endpoint: SmallEndpoint) -> None:
+    pairs = read_pairs("sample/train")
+    wanted = pairs[400].prompt[-1]["content"]
+    with served(build(endpoint.url, examples=pairs)) as url:
+        tab = browser.new_page()
+        tab.goto(url)
+        field = tab.locator("#compare-examples input")
+        field.click()
+        expect(tab.get_by_role("option").first).to_be_visible()
+        assert tab.get_by_role("option", name=wanted).count() == 0
+        field.press_sequentially(wanted, delay=20)
+        tab.get_by_role("option", name=wanted).click()
+        expect(tab.locator("#prompt textarea")).to_have_value(wanted)
+        tab.close()
+
+
 def test_hostile_markdown_does_nothing(tab: Page, endpoint: SmallEndpoint) -> None:
     endpoint.answers["orpo"] = HOSTILE
     fetched: list[str] = []
