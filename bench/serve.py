@@ -158,8 +158,8 @@ async def _level(target: Target, streams: int, turn: int) -> tuple[float, float]
     """Tokens a second with ``streams`` kept up, and the median milliseconds to a first token.
 
     Each stream asks again a moment after its answer is whole, and answers differ in length: requests meet an
-    engine at work, as a server's do, each at another point of its step. Asked at once they would all come just when
-    a step begins, in it or too late for it by a hair.
+    engine at work, as a server's do, each at another point of its step. Asked at once they would all come just
+    when a step begins, in it or too late for it by a hair.
     """
     lengths = random.Random(streams)
     asked = [[lengths.randint(*TOKENS) for _ in range(REQUESTS[streams])] for _ in range(streams)]
