@@ -56,6 +56,7 @@ def test_cpu_engines_are_eager_and_share_cores_and_cache() -> None:
     assert environment["OMP_NUM_THREADS"] == "2"
     assert environment["VLLM_CPU_KVCACHE_SPACE"] == "1"
     assert environment["HF_HUB_OFFLINE"] == "1"
+    assert environment["VLLM_CPU_INT4_W4A8"] == "0"  # activations stay as the artifact was measured
     few = [engine_environment(i, SECTION, Hardware(0, (0, 1)), 3) for i in range(3)]
     assert {each["OMP_NUM_THREADS"] for each in few} == {"1"}
     assert {each["VLLM_CPU_OMP_THREADS_BIND"] for each in few} == {"nobind"}
