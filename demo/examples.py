@@ -1,7 +1,6 @@
 """Held-out examples: found by their words, and shown with their chosen and rejected answers."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import gradio as gr
 
@@ -13,23 +12,36 @@ _LONGEST = 110  # characters of a prompt in the list
 
 
 def picker(examples: Sequence[Pair], name: str, visibility: str) -> gr.Dropdown:
-    """A field that lists the examples and finds them by words typed into it; its value is the example's number."""
-    more = f"the first {MOST_LISTED:,} of {len(examples):,}; type to find others"
+    """A field that lists the examples and finds them by words typed into it; its value is the example's number.
+
+    Where there are more than a browser should hold, a second field finds them on the server.
+    """
+    many = len(examples) > MOST_LISTED
+    if many:
+        find = gr.Textbox(
+            value="",
+            label=f"Find among {len(examples):,} held-out examples",
+            placeholder="Words of the prompt …",
+            max_lines=1,
+            elem_id=f"{name}-find",
+        )
     field = gr.Dropdown(
         choices=found(examples, ""),
         value=None,
-        label="Held-out examples" + (f" ({more})" if len(examples) > MOST_LISTED else f" ({len(examples):,})"),
+        label=f"Those found, {MOST_LISTED} at most" if many else f"Held-out examples ({len(examples):,})",
         filterable=True,
         visible=bool(examples),
         elem_id=f"{name}-examples",
         elem_classes="tt-picker",
     )
-    if len(examples) > MOST_LISTED:
-
-        def typed(event: gr.KeyUpData) -> Any:
-            return gr.update(choices=found(examples, event.input_value))
-
-        field.key_up(typed, None, field, api_visibility=visibility, show_progress="hidden")
+    if many:
+        find.input(
+            lambda words: gr.update(choices=found(examples, words), value=None),
+            find,
+            field,
+            api_visibility=visibility,
+            show_progress="hidden",
+        )
     return field
 
 
