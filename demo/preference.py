@@ -50,9 +50,9 @@ async def preferences(
     references = {arm: replace(arm, name=arm.reference, model=arm.reference) for arm in arms if arm.reference}
     asked = {(arm.base_url, arm.model): arm for arm in (*arms, *_needed(references))}
     async with AsyncExitStack() as stack:
-        asking = client
-        if asking is None:
-            asking = await stack.enter_async_context(httpx.AsyncClient(timeout=_TIMEOUT))
+        asking = client if client is not None else httpx.AsyncClient(timeout=_TIMEOUT)
+        if client is None:
+            await stack.enter_async_context(asking)
         work = (_measured(asking, arm, prompt, chosen, rejected) for arm in asked.values())
         measured = dict(zip(asked, await asyncio.gather(*work), strict=True))
     found = []
