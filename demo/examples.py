@@ -7,7 +7,7 @@ import gradio as gr
 from trimtab.data.pair import Message, Pair
 from trimtab.demo.safe_markdown import escaped, safe_html
 
-MOST_LISTED = 200  # more are found by typing
+MOST_LISTED = 100  # as many as Gradio draws; more are found by words
 _LONGEST = 110  # characters of a prompt in the list
 
 
