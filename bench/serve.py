@@ -2,8 +2,9 @@
 
 Ceiling: a stand-in engine and 32 clients, in one process, keep the front busy, in another on one core. An event
 is sent when its client has read the one before, so each passes the front alone; the same over the stand-in's own
-socket shows that the measuring process could do more. Real engine: 1, 8 and 32 streams at once of 64 tokens, each
-with a prompt of its own, to vLLM's socket and through the front in turn. The front is built as the product's.
+socket shows that the measuring process could do more. Real engine: 1, 8 and 32 streams kept up, with answers of 16
+to 64 tokens to prompts that all differ, to vLLM's socket and through the front in turn. The front is built as the
+product's.
 
     python bench/serve.py --quick    under 50 seconds, a slow stand-in for the engine: no figure to quote
     python bench/serve.py            the whole measurement, into bench/results/serve-<cpu|gpu>.json
@@ -11,9 +12,11 @@ with a prompt of its own, to vLLM's socket and through the front in turn. The fr
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -37,7 +40,9 @@ RESULTS = Path(__file__).parent / "results"
 MODEL = "base"
 CEILING_STREAMS, CEILING_EVENTS, CEILING_ROUNDS = 32, 4000, 5
 FIRST_EVENTS = 300  # requests whose first event is timed
-LEVELS, TOKENS, LEAST_REQUESTS, ROUNDS = (1, 8, 32), 64, 2, 10
+LEVELS, ROUNDS = (1, 8, 32), 6
+REQUESTS = {1: 6, 8: 4, 32: 2}  # of each stream in a round, by level
+TOKENS, PAUSE = (16, 64), 0.4  # the least and the most of an answer; seconds at most before a request
 QUICK_EVENTS, QUICK_ROUNDS, QUICK_PAUSE = 1000, 2, 0.02
 _MEASURED = ("trimtab", "aiohttp", "starlette", "uvicorn", "uvloop", "httptools")
 Figures = dict[str, list[float]]
@@ -123,7 +128,8 @@ async def vllm(folder: Path) -> AsyncIterator[Path]:
     section, hardware = ServeSection(max_num_seqs=max(LEVELS)), detect_hardware()
     engine = Engine(MODEL, resolve_model(EMBEDDED).path, "merged", folder / "engine.sock", {})
     command = engine_command(engine, section, hardware, 1)
-    process = EngineProcess(engine, command, engine_environment(0, section, hardware, 1), folder / "engine.log")
+    environment = engine_environment(0, section, hardware, 1)
+    process = EngineProcess(engine, command, environment, folder / "engine.log", on_cpu=not hardware.gpus)
     process.start()
     try:
         await process.wait_until_up(section.startup_timeout)
@@ -149,13 +155,28 @@ async def against_the_engine(socket: Path, rounds: int) -> Figures:
 
 
 async def _level(target: Target, streams: int, turn: int) -> tuple[float, float]:
-    """Tokens a second of ``streams`` at once, and the median milliseconds to the first token."""
-    began, reads = time.perf_counter(), []
-    while len(reads) < LEAST_REQUESTS:
-        prompts = [f"{turn} {len(reads) + n} {target.port}: why is the sky blue?" for n in range(streams)]
-        reads += await asyncio.gather(*(read_stream(target, each, n, TOKENS) for n, each in enumerate(prompts)))
-    rate = TOKENS * len(reads) / (time.perf_counter() - began)
-    return rate, statistics.median(read.ttft for read in reads) * 1000
+    """Tokens a second with ``streams`` kept up, and the median milliseconds to a first token.
+
+    Each stream asks again a moment after its answer is whole, and answers differ in length: requests meet an
+    engine at work, as a server's do, each at another point of its step. Asked at once they would all come just
+    when a step begins, in it or too late for it by a hair.
+    """
+    lengths = random.Random(streams)
+    asked = [[lengths.randint(*TOKENS) for _ in range(REQUESTS[streams])] for _ in range(streams)]
+    pauses = [[lengths.uniform(0, PAUSE) for _ in each] for each in asked]
+
+    async def keep_up(stream: int) -> list[float]:
+        ttfts = []
+        for number, (tokens, pause) in enumerate(zip(asked[stream], pauses[stream], strict=True)):
+            await asyncio.sleep(pause)
+            prompt = f"{turn} {stream} {number} {target.port}: why is the sky blue?"
+            ttfts.append((await read_stream(target, prompt, stream, tokens)).ttft)
+        return ttfts
+
+    began = time.perf_counter()
+    ttfts = await asyncio.gather(*map(keep_up, range(streams)))
+    rate = sum(map(sum, asked)) / (time.perf_counter() - began)
+    return rate, statistics.median(itertools.chain(*ttfts)) * 1000
 
 
 async def benchmark(folder: Path, quick: bool) -> Figures:

@@ -16,11 +16,12 @@ _DOTS = '<p class="tt-wait"><span></span><span></span><span></span><i>waiting fo
 
 @dataclass(frozen=True)
 class Shown:
-    """What a pane shows: answers to ``messages`` so far; none before anything was asked."""
+    """What a pane shows: answers to ``messages`` so far; none before anything was asked. ``round``: of judging."""
 
     messages: tuple[Message, ...] = ()
     sampling: Sampling | None = None
     answers: tuple[Progress, ...] = ()
+    round: str = ""
 
     @property
     def state(self) -> str:
@@ -103,5 +104,5 @@ def _answer(face: Face, shown: Shown, number: int, difference: Callable[[int, st
     line = ""
     if progress.text or progress.whole:
         parts = figures(progress, face.style, blind=face.arm is None)
-        line = f'<p class="tt-figures">{"".join(f"<span>{escaped(part)}</span>" for part in parts)}</p>'
+        line = f'<p class="tt-figures">{" · ".join(f"<span>{escaped(part)}</span>" for part in parts)}</p>'
     return f'<section class="tt-answer">{several}<div class="tt-text">{inner}</div>{fault}{line}</section>'

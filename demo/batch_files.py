@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from trimtab.artifacts.errors import InputError
 from trimtab.artifacts.place import write_atomically
@@ -58,7 +59,7 @@ def make_room(folder: Path, *, force: bool) -> None:
 
 def as_jsonl(arms: tuple[Arm, ...], rows: list[BatchRow], sampling: Sampling) -> str:
     """A line a prompt: messages, the data's own answers, all answers, what gave them."""
-    common = {"sampling": sampling.record(), "artifacts": {arm.name: arm.record() for arm in arms}}
+    common: dict[str, Any] = {"sampling": sampling.record(), "artifacts": {arm.name: arm.record() for arm in arms}}
     lines = (
         {
             "prompt": list(row.prompt),

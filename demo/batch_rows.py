@@ -64,7 +64,7 @@ def _lines(path: Path) -> list[BatchRow]:
 
 def _prompts_alone(path: Path) -> list[BatchRow] | None:
     """Rows that have a prompt and no answers; None where the first row is not such a one."""
-    rows = []
+    rows: list[BatchRow] = []
     with open_rows(Source(path=str(path))) as opened:
         for number, row in opened.rows:
             where = f"prompts {path}, {opened.unit} {number}"

@@ -5,14 +5,18 @@ from difflib import SequenceMatcher
 
 from trimtab.demo.safe_markdown import escaped
 
-_WORDS = re.compile(r"\s+|\w+(?:['’]\w+)*|[^\w\s]")
+_WORDS = re.compile(r"\w+(?:['’]\w+)*\s*|[^\w\s]\s*|\s+")  # each with the space after it
 
 
 def word_diff(before: str, after: str) -> str:
-    """``after`` as escaped HTML: words that ``before`` lacks in ``<ins>``, those only it has in ``<del>``."""
+    """``after`` as escaped HTML: words that ``before`` lacks in ``<ins>``, those only it has in ``<del>``.
+
+    Spaces and line breaks are those of ``after``, and no differences.
+    """
     old, new = _WORDS.findall(before), _WORDS.findall(after)
     pieces = []
-    for what, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+    words = [word.strip() for word in old], [word.strip() for word in new]
+    for what, a, b, c, d in SequenceMatcher(None, words[0], words[1], autojunk=False).get_opcodes():
         if what == "equal":
             pieces.append(escaped("".join(new[c:d])))
             continue

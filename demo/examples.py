@@ -7,28 +7,38 @@ import gradio as gr
 from trimtab.data.pair import Message, Pair
 from trimtab.demo.safe_markdown import escaped, safe_html
 
-MOST_LISTED = 200  # more are found by typing
+MOST_LISTED = 100  # as many as Gradio draws; more are found by words
 _LONGEST = 110  # characters of a prompt in the list
 
 
 def picker(examples: Sequence[Pair], name: str, visibility: str) -> gr.Dropdown:
-    """A field that lists the examples and finds them by words typed into it; its value is the example's number."""
-    more = f"the first {MOST_LISTED:,} of {len(examples):,}; type to find others"
+    """A field that lists the examples and finds them by words typed into it; its value is the example's number.
+
+    Where there are more than a browser should hold, a second field finds them on the server.
+    """
+    many = len(examples) > MOST_LISTED
+    if many:
+        find = gr.Textbox(
+            value="",
+            label=f"Find among {len(examples):,} held-out examples",
+            placeholder="Words of the prompt …",
+            max_lines=1,
+            elem_id=f"{name}-find",
+        )
     field = gr.Dropdown(
         choices=found(examples, ""),
         value=None,
-        label="Held-out examples" + (f" ({more})" if len(examples) > MOST_LISTED else f" ({len(examples):,})"),
+        label=f"Those found, {MOST_LISTED} at most" if many else f"Held-out examples ({len(examples):,})",
         filterable=True,
         visible=bool(examples),
         elem_id=f"{name}-examples",
         elem_classes="tt-picker",
     )
-    if len(examples) > MOST_LISTED:
-        field.key_up(
-            lambda typed: gr.update(choices=found(examples, typed)),
-            inputs=None,
-            outputs=field,
-            js=f"() => document.querySelector('#{name}-examples input').value",
+    if many:
+        find.input(
+            lambda words: gr.update(choices=found(examples, words), value=None),
+            find,
+            field,
             api_visibility=visibility,
             show_progress="hidden",
         )

@@ -77,7 +77,7 @@ def streamer(context: Context, slot: int) -> Callable[..., Any]:
             yield gr.skip(), gr.skip()
             return
         sampling = checked_sampling(temperature, top_p, max_tokens, seed)
-        asked = Shown(messages_of((), system, prompt), sampling)
+        asked = Shown(messages_of((), system, prompt), sampling, round=round_.id)
         look = face(context, round_, slot)
         async for latest in context.answers(round_.order[slot], asked.messages, sampling, 1, request):
             shown = replace(asked, answers=latest)
@@ -86,12 +86,11 @@ def streamer(context: Context, slot: int) -> Callable[..., Any]:
     return stream
 
 
-def opener(count: int) -> Callable[..., Any]:
+def opener() -> Callable[..., Any]:
     """Event: the ballot, once all answers of the round have ended."""
 
     def ended(round_: Round, *shown: Shown) -> Any:
-        waiting = not round_.open or any(each.state in ("busy", "empty") for each in shown[:count])
-        return gr.skip() if waiting else OPEN
+        return OPEN if round_.open and _ended(round_, shown) else gr.skip()
 
     return ended
 
@@ -105,7 +104,7 @@ def voter(context: Context, store: VoteStore, verdict: Verdict, best: int = 0) -
         places: tuple[int, ...] = rest[count:]
         if not round_.open:
             raise gr.Error("This round has its vote already. Ask again for another.", title="Vote")
-        if any(each.state in ("busy", "empty") for each in shown):
+        if not _ended(round_, shown):
             raise gr.Error(_WAIT, title="Vote")
         names = tuple(context.arms[number].name for number in round_.order)
         order = {"best": ((names[best],),), "rank": _groups(names, places)}.get(verdict, ())
@@ -119,6 +118,11 @@ def voter(context: Context, store: VoteStore, verdict: Verdict, best: int = 0) -
         return [after, kept(context, after, store.count()), *cards]
 
     return vote
+
+
+def _ended(round_: Round, shown: tuple[Shown, ...]) -> bool:
+    """Whether every slot has its answer of this round, whole or not."""
+    return all(each.round == round_.id and each.state not in ("busy", "empty") for each in shown)
 
 
 def _vote(

@@ -66,7 +66,9 @@ class JudgeView:
         count = len(self.context.arms)
         self.round = gr.State(Round())
         with gr.Row(elem_classes="tt-slots", elem_id="slots"):
-            self.cards, self.shown, self.best, self.places = [], [], [], []
+            self.cards: list[gr.HTML] = []
+            self.shown: list[gr.State] = []
+            self.best: list[gr.Button] = []
             for slot in range(count):
                 with gr.Column(min_width=280, elem_classes="tt-pane", elem_id=f"slot-{slot}"):
                     card = answer_card(events.face(self.context, Round(), slot), Shown())
@@ -93,17 +95,17 @@ class JudgeView:
             )
             with gr.Accordion("Rank all answers", open=False, elem_id="ranking", elem_classes="tt-fold"):
                 with gr.Row():
-                    for slot in range(count):
-                        self.places.append(
-                            gr.Radio(
-                                [(_ordinal(place), place) for place in range(1, count + 1)],
-                                value=slot + 1,
-                                label=f"Place of {letter(slot)} (equals share one)",
-                                elem_id=f"place-{slot}",
-                                elem_classes="tt-choice",
-                                min_width=200,
-                            )
+                    self.places = [
+                        gr.Radio(
+                            [(_ordinal(place), place) for place in range(1, count + 1)],
+                            value=slot + 1,
+                            label=f"Place of {letter(slot)} (equals share one)",
+                            elem_id=f"place-{slot}",
+                            elem_classes="tt-choice",
+                            min_width=200,
                         )
+                        for slot in range(count)
+                    ]
                 self.rank = gr.Button("Vote this ranking", elem_id="vote-rank")
         self.verdict = gr.HTML("", elem_id="verdict")
         self.next = gr.Button("Next prompt", variant="primary", elem_id="judge-next", elem_classes="tt-next")
@@ -131,7 +133,7 @@ class JudgeView:
         }
         asked = [self.round, self.prompt, *self.settings.fields[:-1]]
         for begun in (
-            gr.on([self.prompt.submit, self.send.click], **begin),  # type: ignore[arg-type]
+            gr.on([self.prompt.submit, self.send.click], **begin),
             filled.then(**begin),
         ):
             for slot, (card, shown) in enumerate(zip(self.cards, self.shown, strict=True)):
@@ -139,11 +141,13 @@ class JudgeView:
                     events.streamer(self.context, slot),
                     asked,
                     [card, shown],
+                    trigger_mode="multiple",  # one of the round before may still be ending
                     **self.quiet,
                 ).then(
-                    events.opener(len(self.cards)),
+                    events.opener(),
                     [self.round, *self.shown],
                     self.verdict,
+                    trigger_mode="multiple",
                     **self.quiet,
                 )
         self.stop.click(self._stop, **self.quiet)
@@ -178,7 +182,8 @@ class JudgeView:
         pair = self.context.another()
         return (*(events.asked_of(pair) if pair else ("", "")), None)
 
-    def _begin(self, prompt: str, blind: bool) -> tuple[Any, ...]:
+    async def _begin(self, prompt: str, blind: bool, request: gr.Request) -> tuple[Any, ...]:
+        await self.context.running.stop(session(request))
         count = len(self.context.arms)
         if not prompt.strip():
             return tuple([gr.skip()] * (3 + 2 * count))

@@ -50,8 +50,10 @@ async def preferences(
     references = {arm: replace(arm, name=arm.reference, model=arm.reference) for arm in arms if arm.reference}
     asked = {(arm.base_url, arm.model): arm for arm in (*arms, *_needed(references))}
     async with AsyncExitStack() as stack:
-        client = client or await stack.enter_async_context(httpx.AsyncClient(timeout=_TIMEOUT))
-        work = (_measured(client, arm, prompt, chosen, rejected) for arm in asked.values())
+        asking = client if client is not None else httpx.AsyncClient(timeout=_TIMEOUT)
+        if client is None:
+            await stack.enter_async_context(asking)
+        work = (_measured(asking, arm, prompt, chosen, rejected) for arm in asked.values())
         measured = dict(zip(asked, await asyncio.gather(*work), strict=True))
     found = []
     for arm in arms:

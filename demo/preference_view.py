@@ -1,5 +1,6 @@
 """The Preference view: how likely each arm holds a chosen and a rejected answer, and where they part."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import gradio as gr
@@ -17,6 +18,7 @@ EMPTY = (
     '<div class="tt-empty"><h2>Which answer does an arm hold for likelier?</h2><p>Pick a held-out example, or '
     "type a prompt with a better and a worse answer, and press <b>Measure</b>.</p></div>"
 )
+MEASURING = '<p class="tt-wait" role="status"><span></span><span></span><span></span><i>asking every arm</i></p>'
 _LEGEND = (
     '<p class="tt-legend"><span class="tt-for" style="--tt-share:.8">blue, underlined</span> the arm moved this '
     'token in favour of the chosen answer <span class="tt-against" style="--tt-share:.8">orange, dashed</span> in '
@@ -52,7 +54,7 @@ class PreferenceView:
         self.result = gr.HTML(EMPTY, elem_id="preferences")
         fields = [self.turns, self.prompt, self.chosen, self.rejected]
         examples.input(self._pick, examples, fields, show_progress="hidden", **quiet)
-        measure.click(self._measure, fields, self.result, **quiet)
+        measure.click(self._measure, fields, self.result, show_progress="hidden", **quiet)
 
     def _pick(self, number: int | None) -> tuple[Any, ...]:
         if number is None:
@@ -64,14 +66,17 @@ class PreferenceView:
 
     async def _measure(
         self, turns: tuple[Message, ...], prompt: str, chosen: str, rejected: str, request: gr.Request
-    ) -> str:
+    ) -> AsyncIterator[str]:
         if not prompt.strip() or not chosen.strip() or not rejected.strip():
-            return _fault("A prompt, a chosen and a rejected answer are needed: fill all three fields.")
+            yield _fault("A prompt, a chosen and a rejected answer are needed: fill all three fields.")
+            return
         arms = self.context.arms
         if refused := await self.context.visitors.refusal(request, 2 * len(arms)):
-            return _fault(refused)
+            yield _fault(refused)
+            return
+        yield MEASURING
         found = await preferences(arms, list(messages_of(turns, "", prompt)), chosen, rejected)
-        return cards(found)
+        yield cards(found)
 
 
 def cards(found: list[Preference]) -> str:

@@ -18,7 +18,7 @@ async def rendered_prompts(
         try:
             answer = await client.chat.completions.create(
                 model=model,
-                messages=list(messages),  # type: ignore[arg-type]
+                messages=list(messages),
                 max_tokens=1,
                 extra_body={"return_prompt_text": True},
             )

@@ -57,7 +57,7 @@ async def stream_answer(
     try:
         stream = await client.chat.completions.create(
             model=model,
-            messages=list(messages),  # type: ignore[arg-type]
+            messages=list(messages),
             stream=True,
             stream_options={"include_usage": True},
             **sampling.request_fields(),

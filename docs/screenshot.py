@@ -60,7 +60,7 @@ def voted(tab: Page) -> None:
     for number in range(VOTES):
         if number or not tab.locator("#vote-tie").is_visible():
             tab.locator("#judge-next").evaluate("button => button.click()")
-            expect(tab.locator("[data-round=open]")).to_be_attached()
+            expect(tab.locator("[data-round=open]")).to_be_attached(timeout=PATIENCE_MS)
             expect(tab.locator("#vote-tie")).to_be_visible(timeout=PATIENCE_MS)
         styled = [
             at for at, text in enumerate(tab.locator("#slots article").all_inner_texts()) if "Next step:" in text

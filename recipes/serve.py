@@ -39,15 +39,16 @@ class ServeSection(Section):
     whoever sends the same ``user`` gets the same arm. ``admin_host``, ``admin_port``: where metrics, status and
     reload are; without a port nowhere. ``drain_seconds``: for answers in work when their engine is replaced or
     the endpoint is stopped. ``gpu_memory``: share of each GPU's memory that the engines divide; leave room for
-    one more where artifacts are to be replaced without a pause. ``request_log``: a file, or ``-`` for standard
-    output, with a line of JSON a request; ``log_prompts`` adds what was asked. ``tls_certificate``, ``tls_key``:
-    PEM files, for https. ``canary_seconds``: between two probes of an engine that is ready; one that answers
-    otherwise, or not within ``canary_timeout`` seconds, is taken out and started again. ``keys``: whether
-    requests need a key (``trimtab keys``); without, only loopback is listened on. ``key_store``: their file, by
-    default ``TRIMTAB_KEYS`` or ``~/.config/trimtab/keys.sqlite``. ``rate_storage``: where requests and tokens a
-    minute are counted, ``redis://HOST:PORT/DB`` for several endpoints that share limits. ``probe_limit``: mean
-    absolute difference in nats a token from the manifest's probe, which was computed in float32; twice that for
-    NF4, whose kernels round more than GPTQ's.
+    one more where artifacts are to be replaced without a pause. ``log_dir``: where each engine's log goes, by
+    default ``serve`` of the run. ``request_log``: a file, or ``stdout``, with a line of JSON a request;
+    ``log_prompts`` adds what was asked. ``tls_certificate``, ``tls_key``: PEM files, for https.
+    ``canary_seconds``: between two probes of an engine that is ready; one that answers otherwise, or not within
+    ``canary_timeout`` seconds, is taken out and started again. ``keys``: whether requests need a key (``trimtab
+    keys``); without, only loopback is listened on. ``key_store``: their file, by default ``TRIMTAB_KEYS`` or
+    ``~/.config/trimtab/keys.sqlite``. ``rate_storage``: where requests and tokens a minute are counted,
+    ``redis://HOST:PORT/DB`` for several endpoints that share limits. ``probe_limit``: mean absolute difference in
+    nats a token from the manifest's probe, which was computed in float32; twice that for NF4, whose kernels round
+    more than GPTQ's.
     """
 
     host: str = "127.0.0.1"
@@ -65,6 +66,7 @@ class ServeSection(Section):
     admin_port: Port | None = None
     drain_seconds: Positive = 30
     gpu_memory: Annotated[float, Field(gt=0, le=0.95)] = 0.9
+    log_dir: str | None = None
     request_log: str | None = None
     log_prompts: bool = False
     tls_certificate: str | None = None

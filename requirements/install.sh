@@ -26,6 +26,8 @@ if ! install -r "$LOCK" 2>"$log"; then
   echo "setup: again with $TORCH_CPU_INDEX"
   install -r "$LOCK" --extra-index-url "$TORCH_CPU_INDEX" || { cat "$log" >&2; exit 1; }
 fi
+# Bytecode by all cores at once, not by pip on one: every process imports torch, and some environments write none.
+"$VENV/bin/python" -m compileall -qq -j 0 "$VENV"/lib/python3*/site-packages || true # a few are templates, no Python
 install --no-build-isolation --editable .
 mkdir -p "$VENV/types" && ln -sfn ../.. "$VENV/types/trimtab" # for mypy, see pyproject.toml
 echo "setup: done; \`$VENV/bin/trimtab doctor\` says what this machine can do"

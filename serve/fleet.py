@@ -22,7 +22,8 @@ _SETTLED = (
     *("host", "port", "mode", "keys", "key_store", "rate_storage", "admin_host", "admin_port"),
     *("request_log", "log_prompts", "tls_certificate", "tls_key"),
 )
-_PER_MACHINE = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")  # of an engine's environment: where, not what
+# Of an engine's environment: where it runs, not what.
+_PER_MACHINE = ("OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND", "CUDA_VISIBLE_DEVICES")
 _POLL = 0.05
 
 

@@ -1,6 +1,7 @@
 """What an endpoint is to serve: the engines of a recipe or of directories, and the processes they become."""
 
 import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,9 @@ class Deployment:
 def of_recipe(recipe: Recipe, mode: Mode | None = None) -> Deployment:
     """Every arm of a recipe; ``mode`` takes the place of the recipe's."""
     return Deployment(
-        recipe.serve, lambda sockets: plan(recipe, mode or recipe.serve.mode, sockets), recipe.run_dir / "serve"
+        recipe.serve,
+        lambda sockets: plan(recipe, mode or recipe.serve.mode, sockets),
+        _logs(recipe.serve, recipe.run_dir / "serve"),
     )
 
 
@@ -68,7 +71,11 @@ def of_directories(given: list[str], section: ServeSection) -> Deployment:
             for number, (name, (directory, kind)) in enumerate(engines.items())
         ]
 
-    return Deployment(section, planned, Path("runs") / "serve")
+    return Deployment(section, planned, _logs(section, Path("runs") / "serve"))
+
+
+def _logs(section: ServeSection, usual: Path) -> Path:
+    return Path(section.log_dir).expanduser() if section.log_dir else usual
 
 
 def plan(recipe: Recipe, mode: Mode, sockets: Path) -> list[Engine]:
@@ -100,7 +107,11 @@ def plan(recipe: Recipe, mode: Mode, sockets: Path) -> list[Engine]:
 
 
 def make_processes(deployment: Deployment, engines: list[Engine], log_suffix: str = "") -> list[EngineProcess]:
-    """A process an engine, not started; ``log_suffix`` tells those of a rollout from those it replaces."""
+    """A process an engine, not started; ``log_suffix`` tells those of a rollout from those it replaces.
+
+    InputError when logs cannot be written.
+    """
+    _require_writable(deployment.logs)
     hardware = detect_hardware()
     return [
         EngineProcess(
@@ -108,9 +119,22 @@ def make_processes(deployment: Deployment, engines: list[Engine], log_suffix: st
             engine_command(engine, deployment.section, hardware, len(engines)),
             engine_environment(index, deployment.section, hardware, len(engines)),
             deployment.logs / f"{engine.name}{log_suffix}.log",
+            on_cpu=not hardware.gpus,
         )
         for index, engine in enumerate(engines)
     ]
+
+
+def _require_writable(logs: Path) -> None:
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=logs):
+            return
+    except OSError as error:
+        raise InputError(
+            f"engines' logs cannot be written to {logs} ({error.strerror}); "
+            "name another directory: serve.log_dir=DIR"
+        ) from error
 
 
 def require_room(section: ServeSection, engines: list[Engine], hardware: Hardware | None = None) -> None:

@@ -174,8 +174,15 @@ def _check_prompt(asked: dict[str, Any], limits: RequestLimits) -> int:
     if isinstance(prompt, dict):
         raise Refused(400, "`prompt` must be text or token ids, no template is kept here", param="prompt")
     several = isinstance(prompt, list) and any(isinstance(each, str | list) for each in prompt)
-    if isinstance(prompt, list) and several and len(prompt) > limits.n:
-        raise Refused(400, f"`prompt` holds {len(prompt)} prompts, {limits.n} at most are allowed", param="prompt")
+    if isinstance(prompt, list) and several:
+        each = max((int(asked.get(field) or 1) for field in ("n", "best_of")), default=1)
+        if len(prompt) * each > limits.n:
+            times = f" with {each} answers each" if each > 1 else ""
+            raise Refused(
+                400,
+                f"`prompt` holds {len(prompt)} prompts{times}, {limits.n} answers at most are allowed",
+                param="prompt",
+            )
     characters = sum(_characters(asked.get(field)) for field in _READ)
     if characters > limits.prompt_characters:
         raise Refused(

@@ -147,7 +147,7 @@ def check_log_probabilities(run: Run) -> None:
     for arm in arms_of(f"http://127.0.0.1:{run.port}/v1"):
         probe = read_manifest(run.directory / arm.name / "gptq").probe[0]
         got = asyncio.run(asked(arm, probe.messages))
-        assert (got.tokens[-1], "".join(got.tokens[:-1])) == ("<|im_end|>", probe.messages[-1]["content"])
+        assert got.tokens[-1] == "<|im_end|>"
         expected = probe.logprobs[-len(got.logprobs) - 1 : -1]  # after the end of the turn is a line break
         apart = [abs(one - other) for one, other in zip(got.logprobs, expected, strict=True)]
         assert sum(apart) / len(apart) < 0.2, arm.name
@@ -158,7 +158,7 @@ def check_votes(tab: Page, address: str) -> None:
     tab.goto(f"{address}/?view=judge")
     tab.locator("#judge-settings > button").click()
     tab.locator("#judge-settings").get_by_label("Temperature").first.fill("1")
-    tab.locator("#judge-settings").get_by_label("Most tokens").fill("160")
+    tab.locator("#judge-settings").get_by_label("Most tokens").first.fill("160")
     whole = 0
     for number, thing in enumerate(("fruit", "colour", "river", "city", "bird", "tree", "tool", "song")):
         tab.locator("#judge-prompt textarea").fill(f"Name one {thing}. Answer with one short sentence.")

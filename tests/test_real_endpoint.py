@@ -31,6 +31,8 @@ def test_adapters_mode_serves_all_arms_on_one_engine(run: Run) -> None:
             assert sum("answers as its" in line for line in lines) == 3
             engines = [p for p in process.children() if "api_server" in " ".join(p.cmdline())]
             assert len(engines) == 1
+            below = engines[0].children(recursive=True)
+            assert [p.nice() for p in below if p.name().startswith("VLLM::EngineCore")] == [10]  # by its title
             client = OpenAI(base_url=f"http://127.0.0.1:{run.port}/v1", api_key="none")
             for arm in ARMS:
                 answer = client.completions.create(model=arm, prompt="One, two,", max_tokens=3, temperature=0)

@@ -228,6 +228,23 @@ def test_examples_are_searched_and_shown(tab: Page) -> None:
     expect(tab.locator("#reference .tt-rejected")).not_to_be_empty()
 
 
+def test_one_of_many_examples_is_found(browser: Browser, endpoint: SmallEndpoint) -> None:
+    pairs = read_pairs("sample/train")
+    wanted = pairs[400].prompt[-1]["content"]
+    with served(build(endpoint.url, examples=pairs)) as url:
+        tab = browser.new_page()
+        tab.goto(url)
+        tab.locator("#compare-examples input").click()
+        expect(tab.get_by_role("option")).to_have_count(100)
+        assert tab.get_by_role("option", name=wanted).count() == 0
+        tab.locator("#compare-find").locator("input, textarea").press_sequentially("PAPER first made")
+        tab.wait_for_timeout(1000)
+        tab.locator("#compare-examples input").click()
+        tab.get_by_role("option", name=wanted).click()
+        expect(tab.locator("#prompt textarea")).to_have_value(wanted)
+        tab.close()
+
+
 def test_hostile_markdown_does_nothing(tab: Page, endpoint: SmallEndpoint) -> None:
     endpoint.answers["orpo"] = HOSTILE
     fetched: list[str] = []
@@ -304,6 +321,27 @@ def test_a_ranking_and_an_unblinded_vote(tab: Page, address: str, store: Path) -
     tab.get_by_role("tab", name="Scoreboard").click()
     expect(tab.locator("#board")).to_contain_text("No votes yet")
     expect(tab.locator("#board")).to_contain_text("1 (not blind)")
+
+
+def test_a_round_begun_while_another_streams_takes_its_own_answers(
+    tab: Page, address: str, endpoint: SmallEndpoint, store: Path
+) -> None:
+    open_view(tab, address, "judge")
+    endpoint.pause = dict.fromkeys(ARMS, 0.3)
+    tab.locator("#judge-prompt textarea").fill("The first?")
+    tab.locator("#judge-prompt textarea").press("Enter")
+    expect(tab.locator("#judge-answer-0 .tt-figures")).to_be_visible()
+    endpoint.pause = dict.fromkeys(ARMS, 0.01)
+    tab.locator("#judge-prompt textarea").fill("The second?")
+    tab.locator("#judge-prompt textarea").press("Enter")
+    expect(tab.locator("#vote-tie")).to_be_visible(timeout=20_000)
+    expect(tab.locator("#slots")).not_to_contain_text("stopped")
+    tab.locator("#vote-tie").click()
+    expect(tab.locator("#verdict")).to_contain_text("Your vote is kept")
+    with VoteStore(store) as votes:
+        (vote,) = votes.all()
+    assert vote.prompt == ({"role": "user", "content": "The second?"},)
+    assert {arm: answer.text for arm, answer in vote.answers.items()} == endpoint.answers
 
 
 def test_a_link_carries_prompt_arms_and_settings(tab: Page, address: str, endpoint: SmallEndpoint) -> None:

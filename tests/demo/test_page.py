@@ -8,6 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from openai import AsyncOpenAI
 from small_endpoint import STYLED, SmallEndpoint, small_endpoint
 
@@ -17,10 +19,12 @@ from trimtab.demo import build
 from trimtab.demo.access import LOGINS_PER_MINUTE, Logins, Visitors
 from trimtab.demo.answer_card import Face, Shown, answer_card
 from trimtab.demo.arm import Arm, arms_of
+from trimtab.demo.closed_api import closed_api
 from trimtab.demo.diff import length_difference, word_diff
 from trimtab.demo.examples import found
 from trimtab.demo.figures import figures
 from trimtab.demo.links import Linked, read_link, write_link
+from trimtab.demo.look import look
 from trimtab.demo.running import Running
 from trimtab.demo.safe_markdown import safe_html
 from trimtab.demo.sampling import Sampling
@@ -154,9 +158,9 @@ def test_cards_escape_and_hide() -> None:
 
 def test_differences_by_word() -> None:
     assert word_diff("a glass of water", "a jar of <water>") == (
-        "a <del>glass</del><ins>jar</ins> of <ins>&lt;</ins>water<ins>&gt;</ins>"
+        "a <del>glass </del><ins>jar </ins>of <ins>&lt;</ins>water<ins>&gt;</ins>"
     )
-    assert word_diff("same", "same") == "same"
+    assert word_diff("same\n\ntext", "same text") == "same text"
     assert length_difference("a b c", "a", "Base") == "2 words shorter than Base"
     assert length_difference("a", "a b", "Base") == "1 word longer than Base"
     assert length_difference("a", "b", "Base") == "as long as Base"
@@ -185,7 +189,7 @@ def test_examples_are_found_by_words() -> None:
     assert all("breaker" in text.lower() and "fuse" in text.lower() for text, _ in hits)
     assert hits
     assert found(pairs, "no such words here") == []
-    assert len(found(pairs * 3, "")) == 200
+    assert len(found(pairs * 3, "")) == 100
 
 
 def test_logins(tmp_path: Path) -> None:
@@ -242,3 +246,20 @@ def test_page_has_a_pane_an_arm_and_no_open_api(endpoint: SmallEndpoint, tmp_pat
     assert "judge" not in ids
     assert "pane-dpo" not in ids
     assert bare.get_api_info()["named_endpoints"]
+
+
+def test_page_mounts_in_another_application(endpoint: SmallEndpoint) -> None:
+    import gradio as gr
+
+    page, closed = build(endpoint.url), {"middleware": closed_api()}
+    application = gr.mount_gradio_app(FastAPI(), page, path="/compare", app_kwargs=closed, **look())
+    with TestClient(application) as client:
+        shown = client.get("/compare/")
+        assert shown.status_code == 200
+        assert "trimtabLink" in shown.text
+        assert "tt-pane" in shown.text
+        assert client.post("/compare/gradio_api/call/stream", json={"data": []}).status_code == 404
+        assert client.get("/compare/gradio_api/info").json()["named_endpoints"] == {}
+    opened = gr.mount_gradio_app(FastAPI(), build(endpoint.url, open_api=True), path="/compare", **look())
+    with TestClient(opened) as client:
+        assert client.get("/compare/gradio_api/info").json()["named_endpoints"]

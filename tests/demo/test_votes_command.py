@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -100,8 +101,8 @@ def test_the_picture_is_legible_on_light_and_dark(ground: str) -> None:
     from matplotlib.colors import to_rgb
     from matplotlib.text import Text
 
-    def luminance(colour: object) -> float:
-        parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    def luminance(colour: Iterable[float]) -> float:
+        parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
         return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
     figure = scoreboard_plot(scoreboard([vote(prompt=str(number)) for number in range(3)]))
@@ -109,11 +110,13 @@ def test_the_picture_is_legible_on_light_and_dark(ground: str) -> None:
     figure.draw_without_rendering()
     texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
     assert {"ORPO", "wins", "shares of comparisons"} <= {text.get_text() for text in texts}
-    colours = {text.get_color() for text in texts}
-    colours |= {patch.get_facecolor() for axes in figure.axes for patch in axes.patches}
-    colours |= {line.get_color() for axes in figure.axes for line in axes.lines if line.get_marker() == "o"}
+    colours = {to_rgb(text.get_color()) for text in texts}
+    colours |= {to_rgb(patch.get_facecolor()) for axes in figure.axes for patch in axes.patches}
+    colours |= {
+        to_rgb(line.get_color()) for axes in figure.axes for line in axes.lines if line.get_marker() == "o"
+    }
     for colour in colours:
-        light, dark = sorted((luminance(colour), luminance(ground)), reverse=True)
+        light, dark = sorted((luminance(colour), luminance(to_rgb(ground))), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 3, colour
 
 

@@ -27,7 +27,7 @@ from trimtab.export.measuring.verify import checks, verify
 from trimtab.export.merging.merge import check_merge, merge
 from trimtab.recipes.export import DriftLimits, VerifySection
 from trimtab.recipes.serve import ServeSection
-from trimtab.serve.command import Engine, Hardware, engine_command, engine_environment
+from trimtab.serve.command import Engine, Hardware, detect_hardware, engine_command, engine_environment
 
 PAIRS = read_pairs("sample/heldout")
 SMALL = VerifySection(pairs=3, answers=2, answer_tokens=6)
@@ -170,7 +170,8 @@ def endpoint(servable: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    hardware, section = Hardware(gpus=0, cpus=2), ServeSection(max_model_len=512, max_num_seqs=4)
+    hardware = Hardware(gpus=0, cores=detect_hardware().cores)
+    section = ServeSection(max_model_len=512, max_num_seqs=4)
     command = engine_command(Engine("tiny", servable, "merged", Path("unused"), {}), section, hardware, 1)
     at = command.index("--uds")
     command[at : at + 2] = [

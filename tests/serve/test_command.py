@@ -1,5 +1,6 @@
 """The engines' command lines and environments, by hardware and mode."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from trimtab.serve.command import (
     usable_gpus,
 )
 
-CPU, GPUS = Hardware(gpus=0, cpus=8), Hardware(gpus=2, cpus=64)
+CPU, GPUS = Hardware(gpus=0, cores=tuple(range(8))), Hardware(gpus=2, cores=tuple(range(64)))
 SECTION = ServeSection(max_model_len=1024)
 GPTQ = Engine("orpo", Path("runs/q/orpo/gptq"), "gptq", Path("s/orpo.sock"), {"orpo": Path("runs/q/orpo/gptq")})
 
@@ -55,7 +56,17 @@ def test_cpu_engines_are_eager_and_share_cores_and_cache() -> None:
     assert environment["OMP_NUM_THREADS"] == "2"
     assert environment["VLLM_CPU_KVCACHE_SPACE"] == "1"
     assert environment["HF_HUB_OFFLINE"] == "1"
-    assert engine_environment(0, SECTION, Hardware(0, 2), 3)["OMP_NUM_THREADS"] == "1"
+    assert environment["VLLM_CPU_INT4_W4A8"] == "0"  # activations stay as the artifact was measured
+    few = [engine_environment(i, SECTION, Hardware(0, (0, 1)), 3) for i in range(3)]
+    assert {each["OMP_NUM_THREADS"] for each in few} == {"1"}
+    assert {each["VLLM_CPU_OMP_THREADS_BIND"] for each in few} == {"nobind"}
+
+
+def test_threads_of_cpu_engines_stay_on_cores_of_their_own() -> None:
+    some = Hardware(0, (0, 2, 4, 5, 9, 11, 12))
+    bound = [engine_environment(i, SECTION, some, 3)["VLLM_CPU_OMP_THREADS_BIND"] for i in range(3)]
+    assert bound == ["0,2", "4,5", "9,11"]
+    assert engine_environment(0, SECTION, some, 1)["VLLM_CPU_OMP_THREADS_BIND"] == "0,2,4,5,9,11,12"
 
 
 def test_gpu_engines_are_spread_and_share_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,4 +144,4 @@ def test_plan_has_an_engine_an_arm_or_one_for_all(embedded: Path) -> None:
 )
 def test_usable_gpus(present: int, visible: str | None, usable: int) -> None:
     assert usable_gpus(present, visible) == usable
-    assert detect_hardware().cpus >= 1
+    assert set(detect_hardware().cores) <= os.sched_getaffinity(0)

@@ -112,12 +112,13 @@ def test_a_port_in_use_is_named() -> None:
 
 
 @contextmanager
-def running(script: str, tmp_path: Path) -> Iterator[EngineProcess]:
+def running(script: str, tmp_path: Path, on_cpu: bool = False) -> Iterator[EngineProcess]:
     """An EngineProcess over a Python script."""
     import sys
 
     engine = Engine("e", tmp_path, "gptq", tmp_path / "e.sock", {})
-    process = EngineProcess(engine, [sys.executable, "-c", script], {"MARK": "1"}, tmp_path / "log" / "e.log")
+    command = [sys.executable, "-c", script]
+    process = EngineProcess(engine, command, {"MARK": "1"}, tmp_path / "log" / "e.log", on_cpu)
     process.start()
     yield process
     asyncio.run(process.stop(grace=1))
@@ -153,3 +154,43 @@ def test_stopping_takes_children_along_and_a_slow_start_times_out(tmp_path: Path
         assert child.is_running()
     time.sleep(0.2)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+COORDINATED = """
+import ctypes, http.server, os, socketserver, time
+
+def named(title):
+    reads, writes = os.pipe()
+    if os.fork() == 0:
+        ctypes.CDLL(None).prctl(15, title, 0, 0, 0)
+        print(title.decode(), os.getpid(), flush=True)
+        os.write(writes, b"x")
+        time.sleep(300)
+    os.read(reads, 1)
+
+for title in (b"VLLM::EngineCor", b"VLLM::Worker"):
+    named(title)
+
+class Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200), self.send_header("content-length", "0"), self.end_headers()
+    def address_string(self):
+        return "client"
+
+socketserver.UnixStreamServer("SOCKET", Healthy).serve_forever()
+"""
+
+
+@pytest.mark.parametrize(("on_cpu", "lower"), [(True, 10), (False, 0)])
+def test_vllms_coordinator_yields_to_the_model_where_they_share_cores(
+    tmp_path: Path, on_cpu: bool, lower: int
+) -> None:
+    import psutil
+
+    script = COORDINATED.replace("SOCKET", str(tmp_path / "e.sock"))
+    with running(script, tmp_path, on_cpu) as process:
+        asyncio.run(process.wait_until_up(20))
+        said = dict(line.rsplit(maxsplit=1) for line in process.log.read_text().splitlines() if "VLLM" in line)
+        nice = {title: psutil.Process(int(pid)).nice() for title, pid in said.items()}
+        own = psutil.Process().nice()
+    assert nice == {"VLLM::EngineCor": max(own, lower), "VLLM::Worker": own}

@@ -10,7 +10,7 @@ from trimtab.artifacts.manifest import Manifest, new_artifact
 from trimtab.cli.main import main
 from trimtab.recipes.load import load_serve_section
 from trimtab.recipes.serve import ServeSection
-from trimtab.serve.plan import of_directories
+from trimtab.serve.plan import make_processes, of_directories
 
 
 @pytest.fixture
@@ -58,3 +58,13 @@ def test_keys_beside_directories_are_of_serve(directories: list[str], capsys: py
     assert main(["serve", directories[0], "train.seed=1"]) == 2
     assert "unknown key 'train'" in capsys.readouterr().err
     assert main(["serve", directories[0], "--mode", "adapters"]) == 2
+
+
+def test_logs_go_where_they_are_told_to(directories: list[str], tmp_path: Path) -> None:
+    deployment = of_directories(directories[:1], ServeSection(log_dir=str(tmp_path / "logs")))
+    (process,) = make_processes(deployment, deployment.engines(tmp_path))
+    assert process.log == tmp_path / "logs" / "base.log"
+    (tmp_path / "file").write_text("")
+    deployment = of_directories(directories[:1], ServeSection(log_dir=str(tmp_path / "file" / "logs")))
+    with pytest.raises(InputError, match=r"cannot be written to .*name another directory: serve\.log_dir"):
+        make_processes(deployment, deployment.engines(tmp_path))

@@ -70,6 +70,8 @@ def test_what_clients_send_passes(fields: dict[str, Any]) -> None:
         ({"stop": ["a"] * 9}, "`stop` has 9 entries"),
         ({"prompt": ["a"] * 5}, "`prompt` holds 5 prompts"),
         ({"prompt": [[1]] * 5}, "`prompt` holds 5 prompts"),
+        ({"prompt": ["a", "b"], "n": 3}, "`prompt` holds 2 prompts with 3 answers each, 4 answers at most"),
+        ({"prompt": ["a", "b", "c"], "n": 1, "best_of": 2}, "3 prompts with 2 answers each"),
         ({"prompt": [1, "a", "b", "c", "d"]}, "`prompt` holds 5 prompts"),
         ({"prompt": "a" * 1001}, "1001 characters"),
         ({"prompt": [1] * 251}, "1004 characters"),
