@@ -65,8 +65,8 @@ def board(score: Scoreboard) -> str:
         '<thead><tr><th scope="col">Arm</th><th scope="col">Strength, 95% interval</th><th scope="col">Wins</th>'
         f'<th scope="col">Ties</th><th scope="col">Losses</th></tr></thead><tbody>{rows}</tbody></table></div>'
         '<p class="tt-hint">Strength: Bradley-Terry, in nats; 0 is the mean of the arms, a difference of 1 means '
-        "that the stronger one wins 73% of the time. Intervals: bootstrap over prompts. Each vote counts once for "
-        f"every two arms it compares. {_left_out(score)}</p>"
+        "that the stronger one wins 73% of the time. Intervals: bootstrap over prompts; none while all of these "
+        f"say the same. Each vote counts once for every two arms it compares. {_left_out(score)}</p>"
     )
 
 

@@ -36,7 +36,8 @@ class ArmScore:
     """One arm. ``votes``: in which it was compared; ``wins``, ``ties``, ``losses``: against each other arm shown.
 
     ``strength``: Bradley-Terry, natural logarithm of the odds against an arm of strength 0, the mean of all arms;
-    ``low``, ``high``: its bootstrap interval over prompts, None where there are fewer than two prompts.
+    ``low``, ``high``: its bootstrap interval over prompts, None where all prompts say the same (or there is one):
+    every resample of these is the same.
     """
 
     arm: str
@@ -75,7 +76,7 @@ def scoreboard(votes: Iterable[Vote], *, resamples: int = RESAMPLES, seed: int =
     arms = sorted({arm for each in found for arm in (each.first, each.second)})
     prompts, wins = wins_by_prompt(found, arms)
     strengths = bradley_terry(wins.sum(axis=0)) if found else np.zeros(0)
-    low, high = _interval(wins, resamples, seed) if len(prompts) > 1 else (None, None)
+    low, high = _interval(wins, resamples, seed) if (wins != wins[:1]).any() else (None, None)
     scores = [_score(arm, found, float(strengths[at]), _at(low, at), _at(high, at)) for at, arm in enumerate(arms)]
     return Scoreboard(
         votes=len({each.vote.id for each in found}),

@@ -101,8 +101,10 @@ def test_intervals_hold_the_strength_and_shrink_with_votes() -> None:
         widths.append(best.high - best.low)
     assert 2.5 < widths[0] / widths[1] < 6.5  # about sqrt(16)
     assert scoreboard(_votes(20, 0.7)) == scoreboard(_votes(20, 0.7))
-    (one, _) = scoreboard(_votes(1, 1.0)).arms
-    assert (one.low, one.high) == (None, None)
+    for prompts in (1, 6):  # all for the same arm: resamples do not differ, which is no certainty
+        (one, _) = scoreboard(_votes(prompts, 1.0)).arms
+        assert one.strength > 0
+        assert (one.low, one.high) == (None, None)
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
