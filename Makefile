@@ -33,7 +33,7 @@ test: setup browser services clients lint  ## lint, types and every test, the re
 soak: setup browser  ## 10,000 generated cases of every property of data and endpoint, then load on endpoint and page
 	@SOAK_CASES=10000 $(BIN)/python -m pytest -q tests/data/test_properties.py tests/serve/test_contract.py
 	@$(BIN)/python tests/serve/soak.py
-	@$(BIN)/python tests/demo/soak.py
+	@$(BIN)/python tests/demo/page_soak.py
 
 test-fast: setup lint  ## without the tests that train, quantise or serve
 	@$(BIN)/python -m pytest -m "not slow"

@@ -22,8 +22,8 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "demo"))
 from browser import chromium, served
+from chat_endpoint import SmallEndpoint, chat_endpoint
 from playwright.sync_api import Page
-from small_endpoint import SmallEndpoint, small_endpoint
 
 from trimtab.demo.page import build
 from trimtab.serve.command import detect_hardware
@@ -83,7 +83,7 @@ def page_ms(tab: Page) -> float:
 def measure(rounds: int) -> dict[str, list[float]]:
     """Both in turn, ``rounds`` times after a few that are not counted."""
     figures: dict[str, list[float]] = {"direct_ms": [], "page_ms": []}
-    with small_endpoint() as endpoint, served(build(endpoint.url)) as url, chromium() as browser:
+    with chat_endpoint() as endpoint, served(build(endpoint.url)) as url, chromium() as browser:
         slow_start(endpoint)
         tab = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
         tab.goto(url)

@@ -10,8 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from browser import chromium, serious_faults, served
+from chat_endpoint import SmallEndpoint, chat_endpoint
 from playwright.sync_api import Browser, Page, expect
-from small_endpoint import SmallEndpoint, small_endpoint
 
 from trimtab.data.read import read_pairs
 from trimtab.demo.access import Logins
@@ -37,7 +37,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def shared_endpoint() -> Iterator[SmallEndpoint]:
-    with small_endpoint() as up:
+    with chat_endpoint() as up:
         yield up
 
 

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from chat_endpoint import STYLED, SmallEndpoint, chat_endpoint
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from openai import AsyncOpenAI
-from small_endpoint import STYLED, SmallEndpoint, small_endpoint
 
 from trimtab.artifacts.errors import InputError
 from trimtab.data.read import read_pairs
@@ -35,7 +35,7 @@ HI = [{"role": "user", "content": "hi"}]
 
 @pytest.fixture
 def endpoint() -> Iterator[SmallEndpoint]:
-    with small_endpoint() as up:
+    with chat_endpoint() as up:
         yield up
 
 

@@ -179,7 +179,7 @@ def serving(application: Any) -> Iterator[int]:
 
 
 @contextmanager
-def small_endpoint() -> Iterator[SmallEndpoint]:
+def chat_endpoint() -> Iterator[SmallEndpoint]:
     """The endpoint, up."""
     endpoint = SmallEndpoint()
     routes = [

@@ -1,7 +1,7 @@
 """Twenty browsers on one page at once, for answers that fail, votes that are lost and memory that grows: exit 1.
 
-.venv/bin/python tests/demo/soak.py                                   a page of its own, over a small endpoint
-.venv/bin/python tests/demo/soak.py --url http://127.0.0.1:7860       a page that runs
+.venv/bin/python tests/demo/page_soak.py                                   a page of its own, over a small endpoint
+.venv/bin/python tests/demo/page_soak.py --url http://127.0.0.1:7860       a page that runs
 """
 
 import argparse
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 from browser import chromium, served
+from chat_endpoint import chat_endpoint
 from playwright.sync_api import Browser, Page
-from small_endpoint import small_endpoint
 
 from trimtab.demo.page import build
 from trimtab.demo.votes import VoteStore
@@ -28,7 +28,7 @@ PATIENCE_MS = 120_000
 @contextmanager
 def own_page(votes: Path) -> Iterator[str]:
     """A page over a small endpoint, both in this process."""
-    with small_endpoint() as endpoint, served(build(endpoint.url, votes=votes)) as url:
+    with chat_endpoint() as endpoint, served(build(endpoint.url, votes=votes)) as url:
         yield url
 
 
