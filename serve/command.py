@@ -109,19 +109,12 @@ def engine_environment(index: int, section: ServeSection, hardware: Hardware, en
         # Where the processor has AMX, vLLM would round activations of 4-bit GPTQ to 8 bits: on the embedded model
         # 0.15 to 0.3 nats a token off, another model than the one that was measured.
         environment["VLLM_CPU_INT4_W4A8"] = "0"
-        share = _share(index, hardware.cores, engines)
-        environment["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, share)) if share else "nobind"
-        environment["OMP_NUM_THREADS"] = str(max(1, len(share)))
+        # Bound threads would be faster beside the front, but starve the engine that a rollout starts on their cores.
+        environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        environment["OMP_NUM_THREADS"] = str(max(1, len(hardware.cores) // engines))
         # Even eager, vLLM compiles two small functions (ranks of log-probabilities), and ends without a compiler.
         environment["TORCH_COMPILE_DISABLE"] = "1"
     return environment
-
-
-def _share(index: int, cores: tuple[int, ...], engines: int) -> tuple[int, ...]:
-    """The cores that an engine's threads stay on, none where engines are more: a thread that the system moves for
-    every answer that is passed on makes the others wait."""
-    size = len(cores) // engines
-    return cores[index * size : (index + 1) * size]
 
 
 def _engines_per_gpu(engines: int, hardware: Hardware) -> int:

@@ -62,13 +62,6 @@ def test_cpu_engines_are_eager_and_share_cores_and_cache() -> None:
     assert {each["VLLM_CPU_OMP_THREADS_BIND"] for each in few} == {"nobind"}
 
 
-def test_threads_of_cpu_engines_stay_on_cores_of_their_own() -> None:
-    some = Hardware(0, (0, 2, 4, 5, 9, 11, 12))
-    bound = [engine_environment(i, SECTION, some, 3)["VLLM_CPU_OMP_THREADS_BIND"] for i in range(3)]
-    assert bound == ["0,2", "4,5", "9,11"]
-    assert engine_environment(0, SECTION, some, 1)["VLLM_CPU_OMP_THREADS_BIND"] == "0,2,4,5,9,11,12"
-
-
 def test_gpu_engines_are_spread_and_share_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     command = engine_command(GPTQ, SECTION, GPUS, 3)
