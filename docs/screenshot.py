@@ -109,7 +109,7 @@ def main() -> None:
             for scheme in ("light", "dark"):
                 tab.evaluate("dark => document.body.classList.toggle('dark', dark)", scheme == "dark")
                 tab.wait_for_timeout(700)
-                tab.screenshot(path=PICTURES / f"{view}-{scheme}.png", full_page=view == "compare")
+                tab.screenshot(path=PICTURES / f"{view}-{scheme}.png", full_page=view in ("compare", "preference"))
             tab.evaluate("document.body.classList.remove('dark')")
         phone = browser.new_context(viewport=PHONE, device_scale_factor=2, is_mobile=True).new_page()
         phone.goto(ADDRESS)
