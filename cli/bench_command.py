@@ -3,6 +3,8 @@
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 
+from trimtab.cli.part_or_recipe import whole_number
+
 
 def add_bench(command: ArgumentParser) -> None:
     """The arguments of ``trimtab bench``."""
@@ -14,17 +16,24 @@ def add_bench(command: ArgumentParser) -> None:
     command.add_argument("--model", metavar="NAME", help="the model (default: the only one that is listed)")
     command.add_argument(
         "--streams",
-        type=_count,
+        type=whole_number,
         nargs="+",
         default=[1, 8, 32],
         metavar="N",
         help="requests in work at once, one measurement each (default: 1 8 32)",
     )
     command.add_argument(
-        "--requests", type=_count, metavar="N", help="requests a measurement (default: 4 a stream, 16 at least)"
+        "--requests",
+        type=whole_number,
+        metavar="N",
+        help="requests a measurement (default: 4 a stream, 16 at least)",
     )
-    command.add_argument("--prompt-tokens", type=_count, default=128, metavar="N", help="about (default: 128)")
-    command.add_argument("--answer-tokens", type=_count, default=64, metavar="N", help="exactly (default: 64)")
+    command.add_argument(
+        "--prompt-tokens", type=whole_number, default=128, metavar="N", help="about (default: 128)"
+    )
+    command.add_argument(
+        "--answer-tokens", type=whole_number, default=64, metavar="N", help="exactly (default: 64)"
+    )
     command.add_argument("--out", type=Path, metavar="DIR", help="write bench.json and bench.png into this folder")
     command.set_defaults(run=bench)
 

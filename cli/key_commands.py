@@ -7,6 +7,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trimtab.cli.part_or_recipe import whole_number
+
 if TYPE_CHECKING:
     from trimtab.serve.keys import KeyStore
 
@@ -18,8 +20,10 @@ def add_keys(command: ArgumentParser) -> None:
     parts = command.add_subparsers(dest="part", required=True, metavar="PART")
     new = parts.add_parser("new", help="make a key and print it, once")
     new.add_argument("--name", required=True, help="what the log and the list call it")
-    new.add_argument("--rpm", type=_count, metavar="N", help="requests a minute (default: no limit)")
-    new.add_argument("--tpm", type=_count, metavar="N", help="tokens a minute, prompts too (default: no limit)")
+    new.add_argument("--rpm", type=whole_number, metavar="N", help="requests a minute (default: no limit)")
+    new.add_argument(
+        "--tpm", type=whole_number, metavar="N", help="tokens a minute, prompts too (default: no limit)"
+    )
     new.add_argument("--models", type=_names, default=(), metavar="A,B", help="those that it opens (default: all)")
     new.add_argument("--expires", type=_duration, metavar="90d", help="after so many m, h or d (default: never)")
     new.set_defaults(run=new_key)
@@ -87,12 +91,6 @@ def _opened(arguments: Namespace) -> "KeyStore":
 
 def _day(moment: float | None) -> str:
     return time.strftime("%Y-%m-%d", time.localtime(moment)) if moment else "never"
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return int(text)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from trimtab.cli.demo_commands import add_demo
 from trimtab.cli.experiment_commands import add_compare, add_run
 from trimtab.cli.export_commands import add_export
 from trimtab.cli.key_commands import add_keys
+from trimtab.cli.part_or_recipe import whole_number
 from trimtab.cli.sweep_commands import add_sweep
 from trimtab.cli.train_commands import add_advise
 
@@ -56,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=getattr(commands, name))
         if name == "train":
             command.add_argument("--arm", choices=["sft", "dpo", "sft-dpo", "orpo"], help="only this arm")
-            command.add_argument("--nproc", type=_count, default=1, metavar="N", help="processes, one a GPU")
+            command.add_argument("--nproc", type=whole_number, default=1, metavar="N", help="processes, one a GPU")
         if name == "serve":
             command.add_argument(
                 "--mode", choices=["release", "adapters"], help="an engine an arm, or one for all adapters"
@@ -66,13 +67,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_run(add("run", help="all stages; finished ones are not done again"))
     return parser
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
 
 
 def main(argv: list[str] | None = None) -> int:
