@@ -174,7 +174,7 @@ class CompareView:
         """Examples picked, an answer taken as a turn of the conversation all arms go on from, all begun anew."""
         conversation = [self.conversation, self.turns, self.prompt]
         picked = [*conversation, self.settings.system, self.reference]
-        self.examples.input(self._pick, self.examples, picked, **self.quiet)
+        self.examples.input(self._pick, self.examples, picked, **self.quiet, trigger_mode="always_last")
         panes = [part for pane in self.panes for part in (pane.card, pane.shown)]
         for pane in self.panes:
             pane.go_on.click(self._go_on, pane.shown, [*conversation, *panes], **self.quiet)

@@ -1,13 +1,14 @@
 """Held-out examples: found by their words, and shown with their chosen and rejected answers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import gradio as gr
 
 from trimtab.data.pair import Message, Pair
 from trimtab.demo.safe_markdown import escaped, safe_html
 
-MOST_LISTED = 100  # as many as Gradio draws; more are found by words
+MOST_LISTED = 2000  # as many as a browser is sent, 0.2 MB; more are found by words
 _LONGEST = 110  # characters of a prompt in the list
 
 
@@ -26,9 +27,9 @@ def picker(examples: Sequence[Pair], name: str, visibility: str) -> gr.Dropdown:
             elem_id=f"{name}-find",
         )
     field = gr.Dropdown(
-        choices=found(examples, ""),
+        choices=found(examples, "")[:MOST_LISTED],
         value=None,
-        label=f"Those found, {MOST_LISTED} at most" if many else f"Held-out examples ({len(examples):,})",
+        label=f"The first {MOST_LISTED}" if many else f"Held-out examples ({len(examples):,})",
         filterable=True,
         visible=bool(examples),
         elem_id=f"{name}-examples",
@@ -36,24 +37,30 @@ def picker(examples: Sequence[Pair], name: str, visibility: str) -> gr.Dropdown:
     )
     if many:
         find.input(
-            lambda words: gr.update(choices=found(examples, words), value=None),
+            lambda words: _listed(examples, words),
             find,
             field,
             api_visibility=visibility,
             show_progress="hidden",
+            trigger_mode="always_last",  # or what is typed while the server looks is never looked for
         )
     return field
 
 
 def found(examples: Sequence[Pair], words: str) -> list[tuple[str, int]]:
-    """Examples that hold every one of ``words``, as a choice's text and number; ``MOST_LISTED`` at most."""
+    """Examples that hold every one of ``words``, as a choice's text and number."""
     wanted = words.lower().split()
-    hits = [
+    return [
         (_line(pair), number)
         for number, pair in enumerate(examples)
         if all(word in pair.asked.lower() for word in wanted)
     ]
-    return hits[:MOST_LISTED]
+
+
+def _listed(examples: Sequence[Pair], words: str) -> Any:
+    hits = found(examples, words)
+    first = "" if len(hits) <= MOST_LISTED else f"The first {MOST_LISTED} of "
+    return gr.update(choices=hits[:MOST_LISTED], value=None, label=f"{first}{len(hits):,} found")
 
 
 def question(pair: Pair) -> tuple[list[Message], str, str]:

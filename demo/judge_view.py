@@ -121,7 +121,13 @@ class JudgeView:
 
     def _when_asked(self) -> None:
         """A round begins with a shuffle; then each slot streams by an event of its own."""
-        self.examples.input(self._picked, self.examples, [self.prompt, self.settings.system], **self.quiet)
+        self.examples.input(
+            self._picked,
+            self.examples,
+            [self.prompt, self.settings.system],
+            **self.quiet,
+            trigger_mode="always_last",
+        )
         filled = self.next.click(
             self._another, None, [self.prompt, self.settings.system, self.examples], **self.quiet
         )

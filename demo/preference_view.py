@@ -53,7 +53,7 @@ class PreferenceView:
             measure = gr.Button("Measure", variant="primary", elem_id="measure", min_width=140)
         self.result = gr.HTML(EMPTY, elem_id="preferences")
         fields = [self.turns, self.prompt, self.chosen, self.rejected]
-        examples.input(self._pick, examples, fields, show_progress="hidden", **quiet)
+        examples.input(self._pick, examples, fields, show_progress="hidden", trigger_mode="always_last", **quiet)
         measure.click(self._measure, fields, self.result, show_progress="hidden", **quiet)
 
     def _pick(self, number: int | None) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from trimtab.artifacts.resources import directory_size
+from trimtab.artifacts.settle import settle
 from trimtab.recipes.schema import Recipe, TrainSection
 from trimtab.train.fsdp import first_process_reads
 
@@ -30,6 +31,7 @@ def load_policy(recipe: Recipe, model_dir: Path, start: Path | None = None, **mo
 
 def load_model(section: TrainSection, directory: Path, *, trained: bool = False, **more: Any) -> Any:
     """A causal LM in the type that training computes in: 4-bit where the recipe says so and it stays frozen."""
+    settle()
     if section.load_in_4bit and not trained:
         more["quantization_config"] = nf4(section)
         more["device_map"] = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.artifacts.errors import InputError
+from trimtab.artifacts.settle import settle
 from trimtab.export.checkpoint.tensor_files import Checkpoint
 from trimtab.recipes.export import GptqSection
 
@@ -57,6 +58,7 @@ def quantize(source: Path, target: Path, token_ids: list[list[int]], section: Gp
 
     from trimtab.export.forms.gptq_fast import fast_gptqmodel
 
+    settle()
     on_gpu = torch.cuda.is_available()
     samples = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in token_ids]
     source, target = source.resolve(), target.resolve()

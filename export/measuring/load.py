@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from trimtab.artifacts.errors import InputError
 from trimtab.artifacts.gguf_tokenizer import tokenizer_of_gguf
+from trimtab.artifacts.settle import settle
 from trimtab.export.checkpoint.tensor_files import open_file
 from trimtab.export.measuring.measure import compute_device
 from trimtab.export.merging.adapter import WEIGHTS, read_config
@@ -16,6 +17,7 @@ from trimtab.export.merging.adapter import WEIGHTS, read_config
 
 def load_model(directory: Path, kind: str = "model") -> Any:
     """The causal LM in ``directory``: ``gptq`` and ``nf4`` unpacked, any other kind as it is."""
+    settle()
     if kind == "gptq":
         from trimtab.export.forms.gptq_format import load_dequantized
 
@@ -32,6 +34,7 @@ def load_model(directory: Path, kind: str = "model") -> Any:
 
 def load_in_4bit(directory: Path) -> Any:
     """A base as QLoRA's training has it (arXiv 2305.14314: NF4, its scales quantised too), computed in float32."""
+    settle()
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -135,6 +135,8 @@ def test_compose_starts_what_the_recipe_allows() -> None:
         recipe = load_recipe(str(ROOT / "recipes/quickstart.yaml"), overrides)
         assert recipe.serve.keys
         assert recipe.serve.port == 8000
+    assert recipe.demo.auth_file == f"/run/secrets/{SERVICES['page']['secrets'][0]}"
+    assert any(volume.endswith(f":{recipe.votes_path.parent}") for volume in SERVICES["page"]["volumes"])
     assert load_recipe(str(ROOT / "recipes/quickstart.yaml"), SERVICES["endpoint"]["command"][2:]).serve.admin_port
     jobs = {job["job_name"]: job for job in PROMETHEUS["scrape_configs"]}
     assert set(jobs["engines"]["static_configs"][0]["targets"]) == set(recipe.arms)
