@@ -10,7 +10,6 @@ mapped cache files. Rows a second leave out start and imports, but not what is i
 import argparse
 import json
 import os
-import platform
 import random
 import resource
 import statistics
@@ -21,15 +20,15 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from results_file import spread, write_results
 
 # Nothing heavy is imported here: on Linux a child's ru_maxrss starts at what its parent had at the fork.
 
 ROWS, QUICK_ROWS, FEWEST_ROWS = 200_000, 20_000, 100
 ROUNDS, CHECKS = 3, 2
-RESULTS = Path(__file__).parent / "results" / "data-cpu.json"
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ARROW_IO_THREADS")
 _MEASURED = ("trimtab", "datasets", "rapidfuzz", "datasketch")
 _SUMMARY = (
@@ -190,24 +189,14 @@ def benchmark(folder: Path, rows: int, rounds: int, checks: int) -> tuple[Figure
     return figures, whole.stat().st_size / (1 << 20)
 
 
-def write_results(figures: Figures, rows: int, file_mib: float) -> None:
+def keep(figures: Figures, rows: int, file_mib: float) -> None:
     """The whole measurement, as JSON."""
-    processor = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("model name")[2]
     content = {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in _MEASURED},
-        "cpu": processor.partition("\n")[0].lstrip("\t: ") or platform.machine(),
-        "cores": 1,
         "rows": rows,
         "file_mib": round(file_mib, 1),
-        "figures": {name: _spread(values) for name, values in figures.items()},
+        "figures": {name: spread(values) for name, values in figures.items()},
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    spread = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: round(value, 2) for name, value in spread.items()} | {"runs": len(values)}
+    write_results("data", _MEASURED, content, cores=1, uses_gpu=False)
 
 
 def summary(figures: Figures) -> str:
@@ -234,7 +223,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as name:
         figures, file_mib = benchmark(Path(name), rows, *((1, 1) if given.quick else (ROUNDS, CHECKS)))
     if not given.quick:
-        write_results(figures, rows, file_mib)
+        keep(figures, rows, file_mib)
     print(summary(figures))
 
 

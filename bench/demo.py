@@ -10,12 +10,9 @@ asked at once, as always; the slowest of them counts.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import httpx
@@ -24,11 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "demo"
 from browser import chromium, served
 from chat_endpoint import SmallEndpoint, chat_endpoint
 from playwright.sync_api import Page
+from results_file import spread, write_results
 
 from trimtab.demo.page import build
-from trimtab.serve.command import detect_hardware
 
-RESULTS = Path(__file__).parent / "results"
 ARMS = ("orpo", "dpo", "base")
 QUICK_ROUNDS, ROUNDS, WARM_UP = 8, 40, 3
 WAIT_S = 0.1  # the endpoint's own time to its first token
@@ -107,27 +103,6 @@ def slow_start(endpoint: SmallEndpoint) -> None:
     endpoint.answers = dict.fromkeys(ARMS, "One two three four five six.")
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Median and range."""
-    cuts = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: round(value, 1) for name, value in cuts.items()} | {"runs": len(values)}
-
-
-def write_results(figures: dict[str, list[float]]) -> None:
-    """The whole measurement, as JSON."""
-    processor = Path("/proc/cpuinfo").read_text().partition("model name")[2]
-    content = {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in _MEASURED},
-        "machine": processor.partition("\n")[0].lstrip("\t: ") or platform.machine(),
-        "cores": os.cpu_count(),
-        "arms": len(ARMS),
-        "summary": {"added_first_token_ms": round(statistics.median(figures["added_first_token_ms"]), 1)},
-        "figures": {name: spread(values) for name, values in figures.items()},
-    }
-    path = RESULTS / f"demo-{'gpu' if detect_hardware().gpus else 'cpu'}.json"
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
 def main() -> None:
     """Measure, print the figures; without ``--quick`` write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
@@ -135,8 +110,13 @@ def main() -> None:
     given = parser.parse_args()
     figures = measure(QUICK_ROUNDS if given.quick else ROUNDS)
     if not given.quick:
-        write_results(figures)
-    print(json.dumps({name: spread(values) for name, values in figures.items()}), file=sys.stderr)
+        content = {
+            "arms": len(ARMS),
+            "summary": {"added_first_token_ms": round(statistics.median(figures["added_first_token_ms"]), 1)},
+            "figures": {name: spread(values, 1) for name, values in figures.items()},
+        }
+        write_results("demo", _MEASURED, content)
+    print(json.dumps({name: spread(values, 1) for name, values in figures.items()}), file=sys.stderr)
     print(f"added_first_token_ms={statistics.median(figures['added_first_token_ms']):.1f}")
 
 

@@ -12,7 +12,6 @@ import argparse
 import importlib
 import json
 import os
-import platform
 import resource
 import shutil
 import statistics
@@ -20,17 +19,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
+
+from results_file import spread, write_results
 
 # Nothing heavy is imported here: on Linux a child's ru_maxrss starts at what its parent had at the fork.
 
 ROUNDS = 3
+_MEASURED = ("trimtab", "torch", "transformers", "peft", "safetensors")
 RANK, ALPHA, MIB = 16, 32, 1 << 20
 LARGE = {"hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28, "vocab_size": 128256}
 SMALL = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 10, "vocab_size": 32000}
 HEADS = {"num_attention_heads": 32, "num_key_value_heads": 8}
-RESULTS = Path(__file__).parent / "results"
 Figures = dict[str, list[float]]
 
 
@@ -202,28 +202,6 @@ def benchmark(folder: Path, rounds: int) -> Figures:
     return figures
 
 
-def write_results(figures: Figures, size: int) -> None:
-    """The whole measurement, as JSON."""
-    processor = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("model name")[2]
-    content = {
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("trimtab", "torch", "transformers", "peft", "safetensors")},
-        "cpu": processor.partition("\n")[0].lstrip("\t: ") or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "checkpoint_gb": round(size / 1e9, 2),
-        "rank": RANK,
-        "equal_to_float32_reference": True,  # a run that is not ends before
-        "figures": {name: _spread(values) for name, values in figures.items()},
-    }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "merge-cpu.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    spread = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: round(value, 3) for name, value in spread.items()} | {"runs": len(values)}
-
-
 def main() -> None:
     """Measure, print one line of figures; without ``--quick`` write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
@@ -247,7 +225,13 @@ def main() -> None:
         figures = benchmark(folder, 1 if given.quick else ROUNDS)
         size = sum(path.stat().st_size for path in (folder / "base").glob("*.safetensors"))
     if not given.quick:
-        write_results(figures, size)
+        content = {
+            "checkpoint_gb": round(size / 1e9, 2),
+            "rank": RANK,
+            "equal_to_float32_reference": True,  # a run that is not ends before
+            "figures": {name: spread(values) for name, values in figures.items()},
+        }
+        write_results("merge", _MEASURED, content, uses_gpu=False)
     median = {key: statistics.median(values) for key, values in figures.items()}
     keys = ("over_cp", "peak_mib", "vs_peft_time", "vs_peft_memory")
     print(" ".join(f"{key}={median[key]:.3g}" for key in keys))

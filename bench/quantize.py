@@ -12,19 +12,18 @@ gets its defaults, but batches of 16 rows, and float32 where the processor has n
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from results_file import spread, write_results
+
 from trimtab.artifacts.base_model import EMBEDDED, resolve_model
 
-RESULTS = Path(__file__).parent / "results"
 LONG = Path("../shared/data/dpo_en_demo.json")
 ROUNDS, QUICK_LAYERS = 2, 3
 SAMPLES, SAMPLE_TOKENS, QUICK_SAMPLES = 48, 192, 12
@@ -134,38 +133,6 @@ def benchmark(folder: Path, quick: bool) -> tuple[Figures, int]:
     return figures | drifts(source, outputs, tokenizer, heldout, quick), sum(map(len, samples))
 
 
-def machine() -> str:
-    """The processor's name, or the GPU's where one is used."""
-    import torch
-
-    if torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
-    processor = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("model name")[2]
-    return processor.partition("\n")[0].lstrip("\t: ") or platform.machine()
-
-
-def write_results(figures: Figures, tokens: int) -> None:
-    """The whole measurement, as JSON."""
-    from trimtab.artifacts.resources import gpu_names
-
-    RESULTS.mkdir(exist_ok=True)
-    content = {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in _MEASURED},
-        "machine": machine(),
-        "cores": os.cpu_count(),
-        "model": EMBEDDED,
-        "calibration_tokens": tokens,
-        "figures": {name: _spread(values) for name, values in figures.items()},
-    }
-    name = "gpu" if gpu_names() else "cpu"
-    (RESULTS / f"quantize-{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    spread = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: round(value, 4) for name, value in spread.items()} | {"runs": len(values)}
-
-
 def main() -> None:
     """Measure, print one line of figures; without ``--quick`` write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
@@ -183,7 +150,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as name:
         figures, tokens = benchmark(Path(name), given.quick)
     if not given.quick:
-        write_results(figures, tokens)
+        content = {
+            "model": EMBEDDED,
+            "calibration_tokens": tokens,
+            "figures": {name: spread(values, 4) for name, values in figures.items()},
+        }
+        write_results("quantize", _MEASURED, content)
     median = {name: statistics.median(values) for name, values in figures.items()}
     print(f"{json.dumps({name: round(value, 4) for name, value in median.items()})}", file=sys.stderr)
     print(

