@@ -40,7 +40,13 @@ def regression(new: dict[str, Any], old: dict[str, Any], arm: str) -> dict[str, 
         change = Estimate(now["value"] - before["value"])
         rows = (new["values"][name][arm], old["values"][name][old_arm])
         if same_prompts and not name.startswith("distinct_") and len(rows[0][0]) == len(rows[1][0]):
-            paired = difference(np.array(rows[0]), np.array(rows[1]), resamples=2000, confidence=new["confidence"])
+            paired = difference(
+                np.array(rows[0]),
+                np.array(rows[1]),
+                resamples=2000,
+                confidence=new["confidence"],
+                bounds=BY_NAME[name].bounds,
+            )
             low, high = paired.low, paired.high
             if name == "general_perplexity" and low is not None and high is not None:
                 low, high = (before["value"] * (float(np.exp(end)) - 1) for end in (low, high))

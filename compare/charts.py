@@ -26,11 +26,12 @@ class Axis:
         share = min(max((value - self.low) / span, -0.02), 1.02)
         return round(self.start + share * (self.end - self.start), 1)
 
-    def ticks(self, count: int = 5) -> list[float]:
-        """Round numbers on the axis, about ``count``."""
+    def ticks(self, count: int = 5, *, whole: bool = False) -> list[float]:
+        """Round numbers on the axis, about ``count``; ``whole``: without a fraction."""
         rough = (self.high - self.low) / count or 1.0
         power = 10 ** floor(log10(rough))
         step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough)
+        step = max(step, 1) if whole else step
         first = ceil(self.low / step - 1e-9)
         return [round(n * step, 10) for n in range(first, floor(self.high / step + 1e-9) + 1)]
 
@@ -73,7 +74,7 @@ def scatter(title: str, x_label: str, y_label: str, points: list[dict[str, Any]]
     parts = [_text(0, 16, title, "title")]
     for tick in x.ticks():
         parts += [_line(x.at(tick), 34, x.at(tick), height - 50, "grid")]
-        parts += [_text(x.at(tick), height - 32, f"{tick:,.0f}", "tick", "middle")]
+        parts += [_text(x.at(tick), height - 32, f"{tick:,g}", "tick", "middle")]
     for tick in y.ticks():
         parts += [_line(78, y.at(tick), width - 70, y.at(tick), "grid")]
         parts += [_text(70, y.at(tick) + 4, f"{tick:{form}}", "tick", "end")]
@@ -115,7 +116,7 @@ def lines(title: str, curves: dict[str, list[Points]], form: str = ".2f") -> str
         )
         parts.append(_text(left + 21, 40, arm, "label"))
         left += 38 + 8 * len(arm)
-    for tick in x.ticks(4):
+    for tick in x.ticks(4, whole=True):
         parts.append(_text(x.at(tick), height - 28, f"{tick:g}", "tick", "middle"))
     for tick in y.ticks(4):
         parts += [_line(52, y.at(tick), width - 12, y.at(tick), "grid")]

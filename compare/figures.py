@@ -9,7 +9,7 @@ import numpy as np
 from trimtab.artifacts.profiles import Profile
 from trimtab.compare import texts
 from trimtab.compare.classifier import StyleClassifier
-from trimtab.compare.intervals import Estimate, estimate
+from trimtab.compare.intervals import AMOUNT, ANY, SHARE, Bounds, Estimate, estimate
 from trimtab.compare.likelihood import passage_nll, sample_kl
 from trimtab.compare.preference import margins, preferred
 from trimtab.compare.wins import outcomes
@@ -22,15 +22,14 @@ ByArm = dict[str, np.ndarray]  # arm: values [seeds, prompts]
 
 @dataclass(frozen=True)
 class Figure:
-    """``kind``: a share of prompts, a score between 0 and 1, or a number. ``better`` None: neither way. ``form``
-    is how it is written."""
+    """``bounds``: of its value at a prompt. ``better`` None: neither way. ``form`` is how it is written."""
 
     name: FigureName
     label: str
     meaning: str
     better: Better | None
     form: str = ".0%"
-    kind: Literal["share", "score", "number"] = "share"
+    bounds: Bounds = SHARE
 
 
 FIGURES = (
@@ -46,7 +45,7 @@ FIGURES = (
         "by how much, in nats a token",
         "higher",
         "+.3f",
-        "number",
+        ANY,
     ),
     Figure("style_rate", "chosen style", "answers in the chosen style, checked by a program", "higher"),
     Figure(
@@ -55,7 +54,6 @@ FIGURES = (
         "how much answers read like the chosen ones, by a classifier trained on the training pairs, 0 to 1",
         "higher",
         ".2f",
-        "score",
     ),
     Figure(
         "win_rate",
@@ -63,7 +61,6 @@ FIGURES = (
         "comparisons with the other arms' answers to the same prompt that the classifier gives it, ties half",
         "higher",
         ".0%",
-        "score",
     ),
     Figure(
         "general_perplexity",
@@ -71,7 +68,7 @@ FIGURES = (
         "on passages that have nothing to do with the pairs; well above the base's: the model was damaged",
         "lower",
         ".2f",
-        "number",
+        ANY,
     ),
     Figure(
         "kl_to_base",
@@ -79,17 +76,15 @@ FIGURES = (
         "how far its own answers, drawn at temperature 1, are from what the base would say, nats a token",
         None,
         ".3f",
-        "number",
+        AMOUNT,
     ),
-    Figure(
-        "repetition", "repetition", "four-word runs in an answer that it has said before", "lower", ".0%", "score"
-    ),
-    Figure("distinct_1", "distinct words", "different words over all words of its answers", None, ".2f", "score"),
-    Figure("distinct_2", "distinct word pairs", "the same for pairs of words", None, ".2f", "score"),
-    Figure("distinct_3", "distinct triples", "the same for three words in a row", None, ".2f", "score"),
+    Figure("repetition", "repetition", "four-word runs in an answer that it has said before", "lower", ".0%"),
+    Figure("distinct_1", "distinct words", "different words over all words of its answers", None, ".2f"),
+    Figure("distinct_2", "distinct word pairs", "the same for pairs of words", None, ".2f"),
+    Figure("distinct_3", "distinct triples", "the same for three words in a row", None, ".2f"),
     Figure("refusal_rate", "refusals", "answers that begin by declining or not knowing", "lower"),
     Figure("empty_rate", "empty answers", "answers without a letter or digit", "lower"),
-    Figure("answer_tokens", "tokens an answer", "length of its greedy answers", None, ".0f", "number"),
+    Figure("answer_tokens", "tokens an answer", "length of its greedy answers", None, ".0f", AMOUNT),
 )
 BY_NAME: dict[str, Figure] = {figure.name: figure for figure in FIGURES}
 _CORPUS = {"distinct_1": 1, "distinct_2": 2, "distinct_3": 3}  # of all answers together, no value at a prompt
@@ -132,8 +127,7 @@ def figure_estimate(figure: Figure, rows: np.ndarray, section: CompareSection) -
         rows,
         resamples=section.bootstrap,
         confidence=section.confidence,
-        share=figure.kind == "share",
-        bounded=figure.kind == "score",
+        bounds=figure.bounds,
     )
     return as_perplexity(found, rows) if figure.name == "general_perplexity" else found
 

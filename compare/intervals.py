@@ -12,6 +12,10 @@ import numpy as np
 from scipy import stats
 
 Values = np.ndarray  # [seeds, prompts], NaN nowhere
+Bounds = tuple[float, float]
+SHARE: Bounds = (0.0, 1.0)
+AMOUNT: Bounds = (0.0, np.inf)
+ANY: Bounds = (-np.inf, np.inf)
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,12 @@ class Estimate:
 
 
 def estimate(
-    values: Values, *, resamples: int, confidence: float, seed: int = 0, share: bool = False, bounded: bool = False
+    values: Values, *, resamples: int, confidence: float, seed: int = 0, bounds: Bounds = ANY
 ) -> Estimate:
     """The mean of ``values`` with its interval.
 
-    ``share``: values are 0 or 1; where all are the same, resampling sees no spread, and the interval is Clopper
-    and Pearson's over prompts. ``bounded``: the interval ends at 0 and 1.
+    ``bounds``: of what a value can be, where the interval ends. Where all values are the same, resampling sees no
+    spread, and between two bounds the interval is Clopper and Pearson's over prompts.
     """
     values = np.atleast_2d(np.asarray(values, dtype=float))
     seeds, prompts = values.shape
@@ -43,18 +47,17 @@ def estimate(
         raise ValueError("no prompts to estimate from")
     mean, by_seed = float(values.mean()), values.mean(1)
     spread = float(by_seed.std(ddof=1)) if seeds > 1 else None
-    if share and values.min() == values.max():
-        low, high = clopper_pearson(round(mean * prompts), prompts, confidence)
+    least, most = bounds
+    if np.isfinite(most - least) and values.min() == values.max():
+        ends = clopper_pearson((mean - least) / (most - least) * prompts, prompts, confidence)
+        low, high = (least + (most - least) * end for end in ends)
         return Estimate(mean, low, high, spread)
     if prompts == 1:
         return Estimate(mean, None, None, spread)
     of_prompts = float(bootstrap_means(values.mean(0), resamples, seed).var(ddof=1))
     of_seeds = 0.0 if spread is None else spread**2 / seeds
     reach = half_width(of_prompts, prompts - 1, of_seeds, seeds - 1, confidence)
-    low, high = mean - reach, mean + reach
-    if share or bounded:
-        low, high = max(0.0, low), min(1.0, high)
-    return Estimate(mean, low, high, spread)
+    return Estimate(mean, max(least, mean - reach), min(most, mean + reach), spread)
 
 
 def bootstrap_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -77,20 +80,23 @@ def half_width(first: float, first_degrees: int, second: float, second_degrees: 
     return float(stats.t.ppf(0.5 + confidence / 2, degrees) * np.sqrt(total))
 
 
-def clopper_pearson(successes: int, trials: int, confidence: float) -> tuple[float, float]:
-    """Exact interval of a share (Biometrika 26, 1934)."""
+def clopper_pearson(successes: float, trials: int, confidence: float) -> tuple[float, float]:
+    """Exact interval of a share (Biometrika 26, 1934); a tie is half a success."""
     tail = (1 - confidence) / 2
     low = 0.0 if successes == 0 else float(stats.beta.ppf(tail, successes, trials - successes + 1))
     high = 1.0 if successes == trials else float(stats.beta.ppf(1 - tail, successes + 1, trials - successes))
     return low, high
 
 
-def difference(one: Values, other: Values, *, resamples: int, confidence: float, seed: int = 0) -> Estimate:
-    """``one`` less ``other``, prompt by prompt. Seeds are paired where both have as many; a side with one seed
-    (the base) stands beside each of the other's."""
+def difference(
+    one: Values, other: Values, *, resamples: int, confidence: float, seed: int = 0, bounds: Bounds = ANY
+) -> Estimate:
+    """``one`` less ``other``, prompt by prompt; ``bounds`` are of either. Seeds are paired where both have as
+    many; a side with one seed (the base) stands beside each of the other's."""
     one, other = np.atleast_2d(one), np.atleast_2d(other)
     if one.shape[1] != other.shape[1]:
         raise ValueError(f"{one.shape[1]} prompts and {other.shape[1]}: a paired difference needs the same ones")
     if one.shape[0] != other.shape[0] and 1 not in (one.shape[0], other.shape[0]):
         one, other = one.mean(0, keepdims=True), other.mean(0, keepdims=True)
-    return estimate(one - other, resamples=resamples, confidence=confidence, seed=seed)
+    ends = (bounds[0] - bounds[1], bounds[1] - bounds[0])
+    return estimate(one - other, resamples=resamples, confidence=confidence, seed=seed, bounds=ends)

@@ -193,12 +193,12 @@ def _side_by_side(report: dict[str, Any]) -> str:
 
 
 def _prompt(answer: dict[str, Any], arms: list[str], style: bool) -> str:
-    panes = [_pane(arm, answer[arm]["text"], answer[arm]["faults"] if style else None) for arm in arms]
-    panes += [
-        _pane("chosen in the data", answer["chosen"], None),
-        _pane("rejected in the data", answer["rejected"], None),
-    ]
-    return f'<section><h3>{escape(answer["prompt"])}</h3><div class="panes">{"".join(panes)}</div></section>'
+    said = "".join(_pane(arm, answer[arm]["text"], answer[arm]["faults"] if style else None) for arm in arms)
+    data = "".join(_pane(f"{side} in the data", answer[side], None) for side in ("chosen", "rejected"))
+    return (
+        f'<section><h3>{escape(answer["prompt"])}</h3><div class="panes">{said}</div>'
+        f'<div class="panes">{data}</div></section>'
+    )
 
 
 def _pane(title: str, text: str, faults: list[str] | None) -> str:

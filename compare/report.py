@@ -137,7 +137,13 @@ def _differences(by_figure: dict[str, fig.ByArm], recipe: Recipe) -> Tree:
         for one, rows in by_arm.items():
             for other, others in by_arm.items():
                 if one != other:
-                    change = difference(rows, others, resamples=section.bootstrap, confidence=section.confidence)
+                    change = difference(
+                        rows,
+                        others,
+                        resamples=section.bootstrap,
+                        confidence=section.confidence,
+                        bounds=fig.BY_NAME[name].bounds,
+                    )
                     found.setdefault(one, {}).setdefault(other, {})[name] = _plain(change)
     return found
 
@@ -160,7 +166,11 @@ def _forms(profiles: Profiles, main: str, classifier: StyleClassifier, recipe: R
                     n = min(rows.shape[1], old.shape[1])
                     cell["change"] = _plain(
                         difference(
-                            rows[:, :n], old[:, :n], resamples=section.bootstrap, confidence=section.confidence
+                            rows[:, :n],
+                            old[:, :n],
+                            resamples=section.bootstrap,
+                            confidence=section.confidence,
+                            bounds=fig.BY_NAME[name].bounds,
                         )
                     )
                 found.setdefault(arm, {}).setdefault(form, {})[name] = cell

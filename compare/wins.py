@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimtab.compare.intervals import Estimate, estimate
+from trimtab.compare.intervals import SHARE, Estimate, estimate
 
 _TIE = 1e-9
 
@@ -65,8 +65,7 @@ def win_rate(
 ) -> WinRate:
     """From outcomes [seeds, prompts] and differences of length of the same shape."""
     won = np.atleast_2d(won)
-    decided = bool(np.isin(won, (0, 1)).all())
-    rate = estimate(won, resamples=resamples, confidence=confidence, share=decided, bounded=True)
+    rate = estimate(won, resamples=resamples, confidence=confidence, bounds=SHARE)
     controlled = None if longer is None else length_controlled(won, longer)
     return WinRate(one, other, rate, controlled, float((won == 0.5).mean()))
 

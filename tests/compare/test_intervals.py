@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from trimtab.compare.intervals import bootstrap_means, clopper_pearson, difference, estimate, half_width
+from trimtab.compare.intervals import (
+    AMOUNT,
+    SHARE,
+    bootstrap_means,
+    clopper_pearson,
+    difference,
+    estimate,
+    half_width,
+)
 
 OPTIONS = {"resamples": 2000, "confidence": 0.95}
 
@@ -46,7 +54,7 @@ def test_half_width_by_hand() -> None:
 
 
 def test_shares_that_are_all_alike_keep_an_interval() -> None:
-    none = estimate(np.zeros((3, 16)), share=True, **OPTIONS)
+    none = estimate(np.zeros((3, 16)), bounds=SHARE, **OPTIONS)
     exact = stats.binomtest(0, 16).proportion_ci(0.95, method="exact")
     assert (none.low, none.high) == (pytest.approx(exact.low), pytest.approx(exact.high))
     for successes in (0, 5, 16):
@@ -54,8 +62,26 @@ def test_shares_that_are_all_alike_keep_an_interval() -> None:
         assert clopper_pearson(successes, 16, 0.9) == pytest.approx((exact.low, exact.high))
 
 
+def test_few_prompts_that_agree_are_not_certainty() -> None:
+    ties = estimate(np.full((2, 8), 0.5), bounds=SHARE, **OPTIONS)
+    exact = stats.binomtest(4, 8).proportion_ci(0.95, method="exact")
+    assert (ties.low, ties.high) == (pytest.approx(exact.low), pytest.approx(exact.high))
+    # better at each of n prompts: told from chance where all heads of n coins are, two-sided
+    for prompts, clear in ((5, False), (6, True)):
+        found = difference(np.ones((1, prompts)), np.zeros((1, prompts)), bounds=SHARE, **OPTIONS)
+        assert found.value == found.high == 1
+        assert found.clear is clear
+        assert clear is (stats.binomtest(prompts, prompts).pvalue < 0.05)
+
+
+def test_amounts_end_at_0() -> None:
+    found = estimate(np.array([[0.0, 0.0, 0.01, 3.0]]), bounds=AMOUNT, **OPTIONS)
+    assert found.low == 0
+    assert found.high is not None and found.high > 3
+
+
 def test_shares_end_at_0_and_1() -> None:
-    found = estimate(np.array([[1, 1, 1, 0]]), share=True, **OPTIONS)
+    found = estimate(np.array([[1, 1, 1, 0]]), bounds=SHARE, **OPTIONS)
     assert found.high == 1
 
 
@@ -93,6 +119,6 @@ def test_intervals_of_shares_hold_the_truth() -> None:
     for trial in range(trials):
         hardness = rng.beta(2, 1, size=(1, 48))  # truth: 2 / 3
         values = (rng.random((3, 48)) < hardness).astype(float)
-        found = estimate(values, resamples=300, confidence=0.95, seed=trial, share=True)
+        found = estimate(values, resamples=300, confidence=0.95, seed=trial, bounds=SHARE)
         held += found.low <= 2 / 3 <= found.high
     assert 0.92 <= held / trials <= 0.995
