@@ -71,7 +71,7 @@ def test_few_prompts_that_agree_are_not_certainty() -> None:
         found = difference(np.ones((1, prompts)), np.zeros((1, prompts)), bounds=SHARE, **OPTIONS)
         assert found.value == found.high == 1
         assert found.clear is clear
-        assert clear is (stats.binomtest(prompts, prompts).pvalue < 0.05)
+        assert clear == (stats.binomtest(prompts, prompts).pvalue < 0.05)
 
 
 def test_amounts_end_at_0() -> None:
