@@ -17,7 +17,7 @@ def endpoint_url(text: str) -> str:
     if parts.username or parts.password or parts.query or parts.fragment:
         raise InputError(
             "an endpoint's address holds no key, password or query; keys come from the environment "
-            "(OPENAI_API_KEY, or the variable that key_env names)"
+            "(OPENAI_API_KEY, a judge's TRIMTAB_JUDGE_KEY, or the variable that key_env names)"
         )
     path = parts.path.rstrip("/")
     return f"{parts.scheme}://{parts.netloc}{path if path.endswith('/v1') else path + '/v1'}"

@@ -126,7 +126,9 @@ def _win_cell(found: dict[str, Any]) -> str:
     if found["controlled"] is not None:
         more.append(f"{found['controlled']:.0%} at equal length")
     if found["judge"]:
-        more.append(f"{found['judge']['rate']:.0%} by {found['judge']['judge']}")
+        unreadable = found["judge"]["unreadable"]
+        note = f", {unreadable} of {found['judge']['prompts']} unreadable" if unreadable else ""
+        more.append(f"{found['judge']['rate']:.0%} by {found['judge']['judge']}{note}")
     if found["votes"]:
         more.append(f"{found['votes'][0]} to {found['votes'][1]} votes")
     small = "".join(f"<small>{escape(text)}</small>" for text in more)

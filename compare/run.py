@@ -126,7 +126,7 @@ def _judged(recipe: Recipe, pairs: list[Pair], profiles: dict[str, list[Profile]
     from trimtab.compare.judge import judge_arms
 
     said = {arm: [answer.text for answer in seeds[0].answers] for arm, seeds in profiles.items()}
-    return judge_arms(recipe.compare.judge, [pair.asked for pair in pairs], said)
+    return judge_arms(recipe.compare.judge, [pair.prompt for pair in pairs], said, recipe.run_dir)
 
 
 def _lm_eval(recipe: Recipe) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import httpx
 
+from trimtab.artifacts.chat import EndpointError, complete
 from trimtab.demo.arm import Arm
 from trimtab.demo.batch_files import write_batch
 from trimtab.demo.batch_rows import BatchAnswer, BatchRow, Prompt, read_prompts
-from trimtab.demo.chat import EndpointError, complete
 from trimtab.demo.sampling import Sampling
 
 __all__ = ["BatchAnswer", "BatchRow", "read_prompts", "run_batch", "write_batch"]

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from trimtab.artifacts.errors import InputError
 from trimtab.demo.judge import JudgeResult, judge_votes
-from trimtab.demo.judge_cache import JudgeCache
 from trimtab.demo.strengths import scoreboard
 from trimtab.demo.votes import Vote, VoteStore
+from trimtab.judge.cache import JudgeCache
 from trimtab.recipes.demo import DemoSection
 
 
@@ -24,11 +24,11 @@ def run(section: DemoSection, store: Path, limit: int | None, *, as_json: bool) 
     if section.judge is None:
         raise InputError(
             "the recipe names no judge; give demo.judge.url=http://HOST:PORT/v1 demo.judge.model=NAME "
-            "(its key comes from OPENAI_API_KEY, or from the variable demo.judge.key_env names)"
+            "(its key comes from TRIMTAB_JUDGE_KEY, or from the variable demo.judge.key_env names)"
         )
     with VoteStore(store, existing=True) as opened:
         votes = opened.all()
-    path = Path(section.judge.cache) if section.judge.cache else store.with_name("judge.sqlite")
+    path = section.judge.cache_path(store.parent)
     with JudgeCache(path) as cache, tqdm(desc="judge", unit="pair", file=sys.stderr, disable=None) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -59,9 +59,9 @@ def as_content(result: JudgeResult) -> dict[str, Any]:
                 "vote": each.comparison.vote.id,
                 "first": each.comparison.first,
                 "second": each.comparison.second,
-                "ruling": each.ruling,
-                "said": list(each.said),
-                "error": each.error,
+                "ruling": each.ruled.ruling,
+                "said": list(each.ruled.said),
+                "error": each.ruled.error,
             }
             for each in result.judged
         ],
@@ -81,12 +81,7 @@ def _print(result: JudgeResult, votes: list[Vote]) -> None:
         f"other order, other winner: {rulings['inconsistent']}, unreadable: {rulings['unreadable']}, "
         f"failed: {rulings['failed']}"
     )
-    spent = result.spent
-    lacking = f" (without {spent.uncounted} answers whose tokens were not told)" if spent.uncounted else ""
-    print(
-        f"asked: {spent.asked}, cached: {spent.cached}; {spent.prompt_tokens} + {spent.answer_tokens} tokens, "
-        f"{spent.cost:.4f} {spent.currency}{lacking}"
-    )
+    print(result.spent.as_text())
     accord = result.accord
     if accord.share is None:
         print("agreement with people: no blind vote on these answers")
@@ -97,6 +92,6 @@ def _print(result: JudgeResult, votes: list[Vote]) -> None:
         )
         among = scoreboard(votes, resamples=1).agreement.share
         print(f"people among themselves: {'no two on the same answers' if among is None else f'{among:.0%}'}")
-    error = next((each.error for each in result.judged if each.error), None)
+    error = next((each.ruled.error for each in result.judged if each.ruled.error), None)
     if error:
         print(f"the judge failed: {error}")

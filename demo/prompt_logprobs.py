@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 
+from trimtab.artifacts.chat import EndpointError, post_chat
 from trimtab.data.pair import Message
 from trimtab.demo.arm import Arm
-from trimtab.demo.chat import EndpointError, post_chat
 
 _BOUNDARY = 2  # tokens that an answer's beginning may join with
 

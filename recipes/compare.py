@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from trimtab.recipes.judge import JudgeSection
 from trimtab.recipes.section import Count, Positive, Section
 
 FigureName = Literal[
@@ -59,11 +60,9 @@ class TuneSection(Section):
         return value
 
 
-class JudgeSection(Section):
-    """A model that judges pairs of answers, each pair in both orders. Its key is ``TRIMTAB_JUDGE_KEY``."""
+class ArmJudgeSection(JudgeSection):
+    """A model that judges every two arms' answers to the first ``prompts`` held-out prompts."""
 
-    base_url: str
-    model: str
     prompts: Count = 24
 
 
@@ -119,7 +118,7 @@ class CompareSection(Section):
     perplexity_limit: Positive = 1.25
     repetition_limit: Positive = 0.1
     votes: str | None = None
-    judge: JudgeSection | None = None
+    judge: ArmJudgeSection | None = None
     lm_eval: LmEvalSection | None = None
     gate: GateSection = GateSection()
 

@@ -1,100 +1,92 @@
-"""A judge that is asked over HTTP, in both orders."""
+"""A judge of arms' answers, over HTTP: a row for each pair of arms, what it cost, what it could not say."""
 
-import asyncio
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
-import uvicorn
 from experiment import free_port
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
+from judge_rules import first, longer, silent
+from logprob_endpoint import Answer, chat_answer, endpoint
 
 from trimtab.artifacts.errors import GateError
-from trimtab.compare.judge import JUDGE_KEY, judge_arms, letter, outcome
-from trimtab.recipes.compare import JudgeSection
+from trimtab.compare.judge import judge_arms
+from trimtab.compare.page_tables import win_matrix
+from trimtab.recipes.compare import ArmJudgeSection
+
+ANSWERS = {"base": ["bad", "bad", "equal", "size"], "orpo": ["better", "better", "equal", "same"]}
+PROMPTS = [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"{n}?"}] for n in range(4)]
 
 
-@contextmanager
-def judge_endpoint(rule: str) -> Iterator[tuple[str, list[dict]]]:
-    """An OpenAI endpoint that prefers the answer with ``rule`` in it, or (``first``) whichever stands first."""
-    asked: list[dict] = []
-
-    async def complete(request: Request) -> JSONResponse:
-        body = await request.json()
-        asked.append(body | {"key": request.headers["authorization"]})
-        text = body["messages"][1]["content"]
-        first, second = (rule in text.split(f"<{side}>")[1].split(f"</{side}>")[0] for side in "AB")
-        said = "A" if rule == "first" or (first and not second) else "B" if second and not first else "T"
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
-        return JSONResponse(
-            {"id": "1", "object": "chat.completion", "created": 0, "model": "j", "choices": [choice]}
-        )
-
-    app = Starlette(routes=[Route("/v1/chat/completions", complete, methods=["POST"])])
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
-    thread.start()
-    while not server.started:
-        thread.join(0.05)
-    try:
-        yield f"http://127.0.0.1:{port}/v1", asked
-    finally:
-        server.should_exit = True
-        thread.join()
+def rows(answer: Answer, run_dir: Path, **more: Any) -> tuple[list[dict[str, Any]], list[Any]]:
+    with endpoint(answer) as served:
+        section = ArmJudgeSection.model_validate({"url": served.url, "model": "j"} | more)
+        return judge_arms(section, PROMPTS, ANSWERS, run_dir), served.requests
 
 
-ANSWERS = {"base": ["bad", "bad", "good"], "orpo": ["good", "good", "good"]}
-PROMPTS = ["one?", "two?", "three?"]
+def test_the_better_answer_wins_in_both_orders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRIMTAB_JUDGE_KEY", "secret")
+    (row,), requests = rows(longer, tmp_path, prices={"prompt": 1, "answer": 1})
+    assert row == {
+        "one": "orpo",
+        "other": "base",
+        "judge": "j",
+        "prompts": 4,
+        "rate": pytest.approx((1 + 1 + 0.5 + 0.5) / 4),
+        "swayed": 0,
+        "unreadable": 0,
+    }
+    assert len(requests) == 6  # equal answers are a tie
+    assert {headers["authorization"] for headers, _ in requests} == {"Bearer secret"}
+    assert all("system: Be brief.\nuser: " in body["messages"][-1]["content"] for _, body in requests)
+    told = capsys.readouterr().out
+    assert told == "judge j: asked: 6, cached: 0; 6000 + 36 tokens, 0.0060 USD\n"
+    assert "secret" not in json.dumps(row) + told + (tmp_path / "judge.sqlite").read_bytes().decode("latin1")
 
 
-def test_the_better_answer_wins_in_both_orders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(JUDGE_KEY, "secret")
-    with judge_endpoint("good") as (url, asked):
-        (row,) = judge_arms(JudgeSection(base_url=url, model="j"), PROMPTS, ANSWERS)
-    assert (row["one"], row["other"], row["prompts"]) == ("orpo", "base", 3)
-    assert row["rate"] == pytest.approx((1 + 1 + 0.5) / 3)
-    assert row["swayed"] == 0
-    assert len(asked) == 6
-    assert {one["key"] for one in asked} == {"Bearer secret"}
-    assert "secret" not in json.dumps(row)
-
-
-def test_a_judge_that_goes_by_the_order_decides_nothing() -> None:
-    with judge_endpoint("first") as (url, _):
-        (row,) = judge_arms(JudgeSection(base_url=url, model="j", prompts=2), PROMPTS, ANSWERS)
+def test_a_judge_that_goes_by_the_order_decides_nothing(tmp_path: Path) -> None:
+    (row,), _ = rows(first, tmp_path, prompts=2)
     assert (row["rate"], row["swayed"], row["prompts"]) == (0.5, 1, 2)
 
 
-def test_a_judge_that_fails_is_an_error() -> None:
-    section = JudgeSection(base_url=f"http://127.0.0.1:{free_port()}/v1", model="j")
-    with pytest.raises(GateError, match="the judge http"):
-        judge_arms(section, PROMPTS[:1], ANSWERS)
+def test_a_tie_in_one_order_is_a_tie_and_no_swaying(tmp_path: Path) -> None:
+    said = iter(["1", "tie"])
+    (row,), _ = rows(lambda request: chat_answer(f"Verdict: {next(said)}"), tmp_path, prompts=1)
+    assert (row["rate"], row["swayed"], row["unreadable"]) == (0.5, 0, 0)
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "expected"),
-    [
-        ("A", "B", (1.0, False)),
-        ("B", "A", (0.0, False)),
-        ("A", "A", (0.5, True)),
-        ("T", "A", (0.5, False)),
-        (None, "A", (0.5, False)),
-    ],
-)
-def test_outcomes_of_both_orders(first: str | None, second: str, expected: tuple[float, bool]) -> None:
-    assert outcome(first, second) == expected
+def test_no_verdict_is_a_tie_that_is_told(tmp_path: Path) -> None:
+    (row,), _ = rows(silent, tmp_path)
+    assert (row["rate"], row["swayed"], row["unreadable"]) == (0.5, 0, 3)
+    win = dict.fromkeys(("low", "high", "controlled", "votes"))
+    wins = [win | {"one": "orpo", "other": "base", "rate": 0.5, "judge": row}]
+    page = win_matrix({"figures": {"base": {}, "orpo": {}}, "wins": wins})
+    assert page.count("50% by j, 3 of 4 unreadable") == 2
 
 
-def test_letters() -> None:
-    assert (letter("A"), letter("The better one is B."), letter("Tie: T"), letter("neither")) == (
-        "A",
-        "B",
-        "T",
-        None,
-    )
+def test_a_judge_that_fails_is_an_error_and_goes_on_where_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def one_refused(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        refused = "user: 1?" in request["messages"][-1]["content"]
+        return (400, {"error": {"message": "too long"}}) if refused else longer(request)
+
+    works = [False]
+    with endpoint(lambda request: (longer if works[0] else one_refused)(request)) as served:
+        section = ArmJudgeSection(url=served.url, model="j")
+        with pytest.raises(GateError, match=r"the judge http\S+ failed on 1 of 4 comparisons: too long; .*judge"):
+            judge_arms(section, PROMPTS, ANSWERS, tmp_path)
+        assert "asked: 4, cached: 0" in capsys.readouterr().out
+        works[0] = True
+        (row,) = judge_arms(section, PROMPTS, ANSWERS, tmp_path)
+    assert "asked: 2, cached: 4" in capsys.readouterr().out
+    assert row["rate"] == 0.75
+
+
+def test_a_judge_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trimtab.judge.ruling._PAUSES", ())
+    section = ArmJudgeSection(url=f"http://127.0.0.1:{free_port()}/v1", model="j")
+    with pytest.raises(GateError, match=r"the judge http.*cannot be reached"):
+        judge_arms(section, PROMPTS[:1], ANSWERS, tmp_path)

@@ -66,6 +66,10 @@ def test_orpo_weight_aliases(alias: str, tmp_path: Path, capsys: pytest.CaptureF
         ("name: r\ndemo:\n  endpoints: [{url: 'http://h', key_env: 'a b'}]\n", "string should match pattern"),
         ("name: r\ndemo:\n  judge: {url: 'http://h'}\n", "demo.judge.model: field required"),
         ("name: r\ndemo:\n  judge: {url: 'http://h', model: m, key: x}\n", "did you mean 'key_env'"),
+        (
+            "name: r\ncompare:\n  judge: {base_url: 'http://h', model: m}\n",
+            "'compare.judge.base_url'; did you mean 'url'",
+        ),
         ("name: ../up\n", "name: "),
         ("seed: 1\n", "name: field required"),
         ("name: [\n", "not valid YAML"),

@@ -2,15 +2,30 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
-from trimtab.demo.arm import Arm
-
 
 class EndpointError(ValueError):
-    """Why an endpoint gave no answer; the message is for people."""
+    """Why an endpoint gave no answer; the message is for people. ``may_pass``: it may answer if asked again."""
+
+    def __init__(self, message: str, *, may_pass: bool = False) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
+
+
+class ChatModel(Protocol):
+    """A model of an endpoint: ``base_url`` ends in ``/v1``, ``authorization`` is the header with its key."""
+
+    @property
+    def base_url(self) -> str: ...
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def authorization(self) -> dict[str, str]: ...
 
 
 @dataclass(frozen=True)
@@ -25,11 +40,11 @@ class Completion:
 
 
 async def complete(
-    client: httpx.AsyncClient, arm: Arm, messages: list[dict[str, str]], fields: dict[str, Any]
+    client: httpx.AsyncClient, asked: ChatModel, messages: list[dict[str, str]], fields: dict[str, Any]
 ) -> Completion:
-    """The answer of ``arm`` with the request's further ``fields``. EndpointError says why there is none."""
+    """The answer of ``asked`` with the request's further ``fields``. EndpointError says why there is none."""
     began = time.monotonic()
-    body = await post_chat(client, arm, {"messages": messages, **fields})
+    body = await post_chat(client, asked, {"messages": messages, **fields})
     try:
         choice = body["choices"][0]
         usage = body.get("usage") or {}
@@ -45,22 +60,27 @@ async def complete(
         raise EndpointError("the endpoint's answer is not a chat completion") from error
 
 
-async def post_chat(client: httpx.AsyncClient, arm: Arm, request: dict[str, Any]) -> dict[str, Any]:
-    """The JSON that the arm's endpoint answers. EndpointError where it does not answer, or refuses."""
+async def post_chat(client: httpx.AsyncClient, asked: ChatModel, request: dict[str, Any]) -> dict[str, Any]:
+    """The JSON that the model's endpoint answers. EndpointError where it does not answer, or refuses."""
     try:
         response = await client.post(
-            f"{arm.base_url}/chat/completions", json={"model": arm.model} | request, headers=arm.authorization
+            f"{asked.base_url}/chat/completions",
+            json={"model": asked.model} | request,
+            headers=asked.authorization,
         )
     except httpx.TimeoutException as error:
-        raise EndpointError(f"the endpoint {arm.base_url} did not answer in time") from error
+        raise EndpointError(f"the endpoint {asked.base_url} did not answer in time") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise EndpointError(f"the endpoint {arm.base_url} cannot be reached") from error
+        raise EndpointError(f"the endpoint {asked.base_url} cannot be reached", may_pass=True) from error
+    may_pass = response.status_code in (408, 409, 429) or response.is_server_error
     try:
         body = response.json()
     except ValueError as error:
-        raise EndpointError(f"the endpoint answered {response.status_code} without JSON") from error
+        raise EndpointError(
+            f"the endpoint answered {response.status_code} without JSON", may_pass=may_pass
+        ) from error
     if response.is_error:
-        raise EndpointError(_message(body) or f"the endpoint answered {response.status_code}")
+        raise EndpointError(_message(body) or f"the endpoint answered {response.status_code}", may_pass=may_pass)
     if not isinstance(body, dict):
         raise EndpointError("the endpoint's answer is not a chat completion")
     return body

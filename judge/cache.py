@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from trimtab.artifacts.chat import Completion
 from trimtab.artifacts.errors import InputError
-from trimtab.demo.chat import Completion
 
 _TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, content TEXT NOT NULL) STRICT"
 
