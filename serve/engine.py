@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import time
@@ -18,7 +19,8 @@ from trimtab.artifacts.errors import GateError
 from trimtab.serve.command import Engine
 
 _PR_SET_PDEATHSIG = 1
-_SECRETS = ("TRIMTAB_ADMIN_TOKEN", "TRIMTAB_RATE_STORAGE", "OPENAI_API_KEY", "HF_TOKEN")  # an engine needs none
+# Names of variables with secrets, of which an engine needs none: OPENAI_API_KEY, HF_TOKEN, AWS_SECRET_ACCESS_KEY ...
+_SECRET = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)(_|$)|^TRIMTAB_RATE_STORAGE$", re.IGNORECASE)
 # Idle connections are left before the engine closes them (uvicorn: 5 s), else a request could meet its end.
 _IDLE_SECONDS = 2
 _CONNECT_SECONDS = 5
@@ -56,7 +58,7 @@ class EngineProcess:
         with self.log.open("ab" if self._process else "wb") as log:
             self._process = subprocess.Popen(
                 self.command,
-                env=_without_secrets(os.environ) | self.environment,
+                env=without_secrets(os.environ) | self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -143,8 +145,9 @@ class EngineProcess:
         return (errors or lines or ["no output"])[-1].strip()[-300:]
 
 
-def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name not in _SECRETS}
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """What an engine gets of the environment."""
+    return {name: value for name, value in environment.items() if not _SECRET.search(name)}
 
 
 def _terminate_with_parent() -> None:

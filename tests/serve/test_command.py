@@ -19,6 +19,7 @@ from trimtab.serve.command import (
     engine_environment,
     usable_gpus,
 )
+from trimtab.serve.engine import without_secrets
 
 CPU, GPUS = Hardware(gpus=0, cores=8), Hardware(gpus=2, cores=64)
 SECTION = ServeSection(max_model_len=1024)
@@ -138,3 +139,10 @@ def test_plan_has_an_engine_an_arm_or_one_for_all(embedded: Path) -> None:
 def test_usable_gpus(present: int, visible: str | None, usable: int) -> None:
     assert usable_gpus(present, visible) == usable
     assert detect_hardware().cores == len(os.sched_getaffinity(0))
+
+
+def test_engines_get_no_secrets() -> None:
+    secrets = ("OPENAI_API_KEY", "HF_TOKEN", "TRIMTAB_JUDGE_KEY", "TRIMTAB_ADMIN_TOKEN", "AWS_SECRET_ACCESS_KEY")
+    others = {"PATH": "/bin", "TRIMTAB_KEYS": "/k.sqlite", "TOKENIZERS_PARALLELISM": "false", "MKL_CBWR": "AUTO"}
+    given = dict.fromkeys((*secrets, "TRIMTAB_RATE_STORAGE", "redis_password"), "hidden") | others
+    assert without_secrets(given) == others
