@@ -19,7 +19,7 @@ from trimtab.artifacts.errors import GateError
 from trimtab.serve.command import Engine
 
 _PR_SET_PDEATHSIG = 1
-# Variables with secrets, of which an engine needs none: OPENAI_API_KEY, HF_TOKEN, AWS_SECRET_ACCESS_KEY and others.
+# Variables with secrets, of which an engine needs none: OPENAI_API_KEY, HF_TOKEN, AWS_SECRET_ACCESS_KEY.
 _SECRET = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)(_|$)|^TRIMTAB_RATE_STORAGE$", re.IGNORECASE)
 # Idle connections are left before the engine closes them (uvicorn: 5 s), else a request could meet its end.
 _IDLE_SECONDS = 2
