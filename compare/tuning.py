@@ -2,6 +2,7 @@
 training pairs: which command, what it found, and what that means for the recipe."""
 
 import json
+import math
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -57,17 +58,29 @@ def chosen_overrides(recipe: Recipe, rates: dict[str, float]) -> list[str]:
 
 def note_chosen(recipe: Recipe, arm: TrainedArm) -> float:
     """Read what the sweep of ``arm`` found and keep it with what it was found from; the learning rate."""
-    directory = recipe.run_dir / "sweeps" / arm / "sweep"
-    best = directory / "best.yaml"
-    if not best.is_file():
-        raise InputError(f"the sweep of {arm} left no {best}; give the same command again")
-    found = yaml.safe_load(best.read_text(encoding="utf-8"))
-    rate = float(found["train"][arm.replace("-", "_")]["learning_rate"])
-    record = {"learning_rate": rate, "trials": _trials(directory.parent), "inputs": _inputs(recipe, arm)}
+    directory = recipe.run_dir / "sweeps" / arm
+    trials = _trials(directory)
+    if not any(map(_ended_well, trials)):
+        raise InputError(f"no trial of the sweep of {arm} in {directory} ended well; give the same command again")
+    rate = best_rate(trials)
+    record = {"learning_rate": rate, "trials": trials, "inputs": _inputs(recipe, arm)}
     path = _record(recipe, arm)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(record, indent=1).encode() + b"\n")
     return rate
+
+
+def best_rate(trials: list[dict[str, Any]]) -> float:
+    """Of the highest accuracy, where there is none (arm sft) of the lowest loss; between equals the smallest.
+
+    Between equals the loss would take the largest: DPO's goes on falling when every pair is right already, and the
+    model away from what it was.
+    """
+    ended = [trial for trial in trials if _ended_well(trial)]
+    best = min(
+        ended, key=lambda t: (-(t["accuracy"] or 0), t["loss"] * (t["accuracy"] is None), t["learning_rate"])
+    )
+    return float(best["learning_rate"])
 
 
 def chosen(recipe: Recipe, arm: TrainedArm) -> dict[str, Any] | None:
@@ -137,6 +150,10 @@ def _inputs(recipe: Recipe, arm: TrainedArm) -> dict[str, Any]:
         "train": train,
         "tune": _section(recipe).model_dump(mode="json"),
     }
+
+
+def _ended_well(trial: dict[str, Any]) -> bool:
+    return trial["loss"] is not None and math.isfinite(trial["loss"])
 
 
 def _trials(sweep_run: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from trimtab.export.measuring.answers import Answer, batches
 from trimtab.export.measuring.distributions import Distributions
 
-ROWS = 16  # prompts answered at once
+ROWS = 32  # prompts answered at once
 # Rows of the prompts, logits [rows, vocabulary] and the place in the answer in, the next tokens out, [rows, 1].
 Choose = Callable[[slice, Tensor, int], Tensor]
 

@@ -8,6 +8,7 @@ import yaml
 
 from trimtab.artifacts.errors import InputError
 from trimtab.compare.tuning import (
+    best_rate,
     chosen,
     chosen_overrides,
     note_chosen,
@@ -52,11 +53,8 @@ def test_seeds_are_recipes_of_their_own_places(tmp_path: Path) -> None:
 
 def sweep_left(recipe: Recipe, arm: str, rate: float) -> None:
     """What a sweep leaves in its place."""
-    directory = recipe.run_dir / "sweeps" / arm / "sweep"
-    (directory / "trials" / "trial-0" / arm).mkdir(parents=True, exist_ok=True)
-    tree = {"train": {arm.replace("-", "_"): {"learning_rate": rate}}}
-    (directory / "best.yaml").write_text(yaml.safe_dump(tree))
-    trial = directory / "trials" / "trial-0" / arm
+    trial = recipe.run_dir / "sweeps" / arm / "sweep" / "trials" / "trial-0" / arm
+    trial.mkdir(parents=True, exist_ok=True)
     inputs = {"arm": arm, "recipe": {"train": {arm: {"learning_rate": rate}}}}
     (trial / "inputs.json").write_text(json.dumps(inputs))
     lines = [{"step": 1, "loss": 2.0}, {"step": 2, "eval_loss": 1.5, "eval_rewards/accuracies": 0.75}]
@@ -66,7 +64,7 @@ def sweep_left(recipe: Recipe, arm: str, rate: float) -> None:
 def test_what_was_found_is_kept_for_its_inputs(tmp_path: Path) -> None:
     recipe = recipe_in(tmp_path)
     assert chosen(recipe, "orpo") is None
-    with pytest.raises(InputError, match=r"left no .*best.yaml"):
+    with pytest.raises(InputError, match="no trial of the sweep of orpo"):
         note_chosen(recipe, "orpo")
     sweep_left(recipe, "orpo", 3e-4)
     assert note_chosen(recipe, "orpo") == 3e-4
@@ -77,6 +75,16 @@ def test_what_was_found_is_kept_for_its_inputs(tmp_path: Path) -> None:
     assert chosen(same, "orpo")
     for other in ("train.orpo.beta=0.2", "compare.tune.max_steps=11", "train.lora_r=8", "seeds=[1]"):
         assert chosen(recipe_in(tmp_path, other), "orpo") is None
+
+
+def test_best_rate_is_the_gentlest_of_the_best() -> None:
+    def trials(*rows: tuple[float, float | None, float | None]) -> list[dict[str, float | None]]:
+        return [dict(zip(("learning_rate", "accuracy", "loss"), row, strict=True)) for row in rows]
+
+    assert best_rate(trials((1e-4, 0.5, 0.6), (3e-4, 1.0, 0.2), (1e-3, 1.0, 0.001))) == 3e-4
+    assert best_rate(trials((1e-4, 0.5, 0.6), (3e-4, 0.6, 3.0))) == 3e-4
+    assert best_rate(trials((1e-4, None, 3.2), (3e-4, None, 2.9), (1e-3, None, 2.9))) == 3e-4  # arm sft
+    assert best_rate(trials((1e-4, 0.5, 0.6), (3e-4, None, None), (1e-3, 1.0, float("nan")))) == 1e-4  # died
 
 
 def test_sft_dpo_is_searched_again_when_sft_is_another(tmp_path: Path) -> None:
