@@ -11,7 +11,7 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 RECIPE ?= recipes/quickstart.yaml
 
-.PHONY: help setup quickstart demo test test-fast soak lint browser services clients lock clean
+.PHONY: help setup quickstart demo test test-fast soak lint browser services clients lm-eval lock clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
 
@@ -27,7 +27,7 @@ quickstart: setup  ## the whole experiment on the embedded model, ends with the 
 demo: quickstart  ## the same, then the endpoint and the page stay up
 	@$(BIN)/trimtab demo $(RECIPE) --serve
 
-test: setup browser services clients lint  ## lint, types and every test, the real model included
+test: setup browser services clients lm-eval lint  ## lint, types and every test, the real model included
 	@$(BIN)/python -m pytest --durations=20
 
 soak: setup browser  ## 10,000 generated cases of every property of data and endpoint, then load on endpoint and page
@@ -59,6 +59,12 @@ clients: $(CLIENTS)/.stamp  ## other people's clients of the endpoint, for its t
 $(CLIENTS)/.stamp: requirements/clients.lock
 	@$(PYTHON) -m venv $(CLIENTS)
 	@$(CLIENTS)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-compile -r $<
+	@touch $@
+
+lm-eval: $(VENV)/.stamp-lm-eval  ## lm-evaluation-harness into .venv, for compare.lm_eval and its test
+
+$(VENV)/.stamp-lm-eval: requirements/lm-eval.lock $(STAMP)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r $<
 	@touch $@
 
 lock:            ## resolve pyproject.toml anew into requirements/*.lock (see CONTRIBUTING.md)

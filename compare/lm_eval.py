@@ -23,8 +23,8 @@ def evaluate_arms(recipe: Recipe) -> dict[str, Any]:
         return {}
     if importlib.util.find_spec("lm_eval") is None:
         raise InputError(
-            "compare.lm_eval needs the package lm-eval, which is not installed: pip install 'lm-eval[api]', "
-            "or leave the section out"
+            "compare.lm_eval needs the package lm-eval, which is not installed: run `make lm-eval`, without a "
+            "checkout pip install 'lm-eval[api]', or leave the section out"
         )
     tokenizer = resolve_model(recipe.model.name_or_path).path
     found = {}
