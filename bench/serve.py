@@ -33,6 +33,7 @@ from streams import StandIn, Target, read_stream, stand_in
 from trimtab.artifacts.base_model import EMBEDDED, resolve_model
 from trimtab.recipes.serve import RequestLimits, ServeSection
 from trimtab.serve.command import Engine, detect_hardware, engine_command, engine_environment
+from trimtab.serve.cores import hold
 from trimtab.serve.engine import EngineProcess
 
 MODEL = "base"
@@ -131,6 +132,8 @@ async def vllm(folder: Path) -> AsyncIterator[Path]:
     process.start()
     try:
         await process.wait_until_up(section.startup_timeout)
+        if process.on_cpu and process.pid:
+            hold(process.pid, sorted(os.sched_getaffinity(0))[: process.threads])  # as the endpoint does
         yield engine.socket
     finally:
         await process.stop()

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import aiohttp
 import httpx
-import psutil
 
 from trimtab.artifacts.errors import GateError
 from trimtab.serve.command import Engine
+from trimtab.serve.cores import lower_coordinator
 
 _PR_SET_PDEATHSIG = 1
 # Variables with secrets, of which an engine needs none: OPENAI_API_KEY, HF_TOKEN, AWS_SECRET_ACCESS_KEY.
@@ -25,7 +25,6 @@ _SECRET = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)(_|$)|^TRIMTA
 _IDLE_SECONDS = 2
 _CONNECT_SECONDS = 5
 _READ_AHEAD = 1 << 16  # bytes of an answer whose client reads slowly; then the engine waits
-_COORDINATOR, _NICE = "VLLM::EngineCor", 10  # its process title, as the kernel keeps it: 15 characters
 
 
 class EngineProcess:
@@ -85,6 +84,16 @@ class EngineProcess:
         return self.verified and self.exit_code is None
 
     @property
+    def threads(self) -> int:
+        """That its model computes with, on the CPU."""
+        return int(self.environment.get("OMP_NUM_THREADS", 1))
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that was started last."""
+        return self._process.pid if self._process else None
+
+    @property
     def exit_code(self) -> int | None:
         """The exit code, or None while it runs."""
         return self._process.poll() if self._process else None
@@ -100,23 +109,11 @@ class EngineProcess:
                 )
             with contextlib.suppress(httpx.TransportError):
                 if (await self.client.get("/health", timeout=5)).status_code == 200:
-                    self._lower_coordinator()
+                    if self.on_cpu and self._process:
+                        lower_coordinator(self._process.pid)
                     return
             await asyncio.sleep(0.5)
         raise GateError(f"engine {self.engine.name} did not start within {timeout:.0f} s (log: {self.log})")
-
-    def _lower_coordinator(self) -> None:
-        """vLLM's coordinator polls while it waits for the model: below it, not beside it, where they share cores.
-
-        With two cores an engine was a quarter faster so (bench/NOTES.md).
-        """
-        if not self.on_cpu or self._process is None:
-            return
-        with contextlib.suppress(psutil.Error):
-            for child in psutil.Process(self._process.pid).children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    if child.name().startswith(_COORDINATOR):
-                        child.nice(_NICE)
 
     async def stop(self, grace: float = 15) -> None:
         """End it for good."""

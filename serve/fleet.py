@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from trimtab.artifacts.errors import GateError, InputError
 from trimtab.artifacts.manifest import Manifest
 from trimtab.recipes.serve import ServeSection
 from trimtab.serve.command import Engine
+from trimtab.serve.cores import hold, let_go, shares
 from trimtab.serve.described import described
 from trimtab.serve.engine import EngineProcess
 from trimtab.serve.plan import Deployment, make_processes, require_room
@@ -25,6 +27,7 @@ _SETTLED = (
 # Of an engine's environment: where it runs, not what.
 _PER_MACHINE = ("OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND", "CUDA_VISIBLE_DEVICES")
 _POLL = 0.05
+_PLACE = 0.5
 
 
 @dataclass(eq=False)
@@ -53,6 +56,7 @@ class Fleet:
         self._rolling = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
         self._lost = asyncio.Event()
+        self._placed: asyncio.Task[None] | None = None
 
     @property
     def supervisors(self) -> list[Supervisor]:
@@ -65,6 +69,7 @@ class Fleet:
         async with self._rolling:
             await _bring_up(self._units)
         self._keep(self._units)
+        self._placed = asyncio.create_task(self._keep_placed())
 
     async def until_lost(self) -> None:
         """Wait until every engine is given up. GateError then."""
@@ -108,6 +113,7 @@ class Fleet:
     async def stop(self) -> None:
         """End all engines, those that drain too."""
         tasks = [*self._retiring, *(unit.keeping for unit in self._units if unit.keeping)]
+        tasks += [self._placed] if self._placed else []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -139,6 +145,21 @@ class Fleet:
             unit.given_up = True
             if all(each.given_up for each in self._units):
                 self._lost.set()
+
+    async def _keep_placed(self) -> None:
+        """Models' threads on cores of their own while all engines are ready and no other is there."""
+        cores, last = sorted(os.sched_getaffinity(0)), None
+        while True:
+            processes = [unit.process for unit in self._units if unit.process.on_cpu]
+            alone = not self._rolling.locked() and not self._retiring and all(each.ready for each in processes)
+            share = shares([each.threads for each in processes], cores) if alone else None
+            now = (share is not None, [each.pid for each in processes])
+            if now != last:
+                for number, each in enumerate(processes):
+                    if each.pid and each.exit_code is None:
+                        hold(each.pid, share[number]) if share else let_go(each.pid, cores)
+            last = now
+            await asyncio.sleep(_PLACE)
 
     def _retire(self, unit: _Unit, seconds: float) -> None:
         task = asyncio.create_task(_drained(unit, seconds))
