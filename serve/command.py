@@ -109,7 +109,7 @@ def engine_environment(index: int, section: ServeSection, hardware: Hardware, en
         # Where the processor has AMX, vLLM would round activations of 4-bit GPTQ to 8 bits: on the embedded model
         # 0.15 to 0.3 nats a token off, another model than the one that was measured.
         environment["VLLM_CPU_INT4_W4A8"] = "0"
-        # Threads bound for good starve the engine that a rollout starts on their cores; cores.py holds them instead.
+        # Threads bound for good starve the engine that a rollout starts on their cores: cores.py holds them.
         environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
         environment["OMP_NUM_THREADS"] = str(max(1, hardware.cores // engines))
         # Even eager, vLLM compiles two small functions (ranks of log-probabilities), and ends without a compiler.
