@@ -10,9 +10,8 @@ import gradio as gr
 
 from trimtab.artifacts.errors import InputError
 from trimtab.demo.batch import BatchAnswer, BatchRow, read_prompts, run_batch, write_batch
-from trimtab.demo.compare_events import checked_sampling
 from trimtab.demo.context import Context, session
-from trimtab.demo.controls import controls
+from trimtab.demo.controls import Settings, controls
 from trimtab.demo.safe_markdown import escaped, safe_html
 
 MOST_PROMPTS = 1000  # from the page; the command takes any number
@@ -47,32 +46,25 @@ class BatchView:
         files = gr.File(label="Results", visible=False, interactive=False, elem_id="batch-results")
         run.click(
             self._run,
-            [file, *settings.fields[:-1]],
+            file,
             [self.state, files],
+            inputs_kwargs=settings.fields,
             **quiet,
         )
         stop.click(self._stop, **quiet)
 
-    async def _run(
-        self,
-        file: str | None,
-        system: str,
-        temperature: float,
-        top_p: float,
-        max_tokens: float,
-        seed: float,
-        request: gr.Request,
-    ) -> AsyncIterator[tuple[Any, Any]]:
+    async def _run(self, file: str | None, request: gr.Request, **fields: Any) -> AsyncIterator[tuple[Any, Any]]:
+        settings = Settings(**fields)
         hidden = gr.update(visible=False, value=None)
         try:
-            rows = self._rows(file, system)
+            rows = self._rows(file, settings.system)
         except InputError as error:
             yield _fault(str(error)), hidden
             return
         if refused := await self.context.visitors.refusal(request, len(rows) * len(self.context.arms)):
             yield _fault(refused), hidden
             return
-        sampling = checked_sampling(temperature, top_p, max_tokens, seed)
+        sampling = settings.sampling()
         done = [0, len(rows) * len(self.context.arms)]
 
         def count(answers: int, total: int) -> None:

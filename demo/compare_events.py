@@ -7,15 +7,13 @@ from typing import Any
 
 import gradio as gr
 
-from trimtab.artifacts.errors import InputError
 from trimtab.data.pair import Message
 from trimtab.demo.answer_card import Face, Shown, answer_card
 from trimtab.demo.context import Context
-from trimtab.demo.controls import messages_of, sampling_of
+from trimtab.demo.controls import Settings, messages_of
 from trimtab.demo.diff import length_difference, word_diff
 from trimtab.demo.rendered_prompt import rendered_prompts, shown_prompts
 from trimtab.demo.safe_markdown import escaped
-from trimtab.demo.sampling import Sampling
 
 Picture = tuple[Any, Any]  # a pane's HTML and its Shown
 DATA = ("chosen", "rejected")  # the example's own answers, to compare with
@@ -26,14 +24,6 @@ def faces(context: Context) -> list[Face]:
     return [Face(arm.title, arm, style=context.style) for arm in context.arms]
 
 
-def checked_sampling(temperature: float, top_p: float, max_tokens: float, seed: float) -> Sampling:
-    """The settings' sampling; a message on the page when it is out of range."""
-    try:
-        return sampling_of(temperature, top_p, max_tokens, seed)
-    except InputError as error:
-        raise gr.Error(str(error), title="Settings") from error
-
-
 def streamer(context: Context, number: int, face: Face) -> Callable[..., Any]:
     """Event: the answer of arm ``number`` to a question, if the arm is among those chosen."""
 
@@ -41,20 +31,15 @@ def streamer(context: Context, number: int, face: Face) -> Callable[..., Any]:
         prompt: str,
         conversation: tuple[Message, ...],
         arms: list[str],
-        system: str,
-        temperature: float,
-        top_p: float,
-        max_tokens: float,
-        seed: float,
-        repeats: float,
         request: gr.Request,
+        **fields: Any,
     ) -> AsyncIterator[Picture]:
         if not prompt.strip() or context.arms[number].name not in arms:
             yield gr.skip(), gr.skip()
             return
-        sampling = checked_sampling(temperature, top_p, max_tokens, seed)
-        asked = Shown(messages_of(conversation, system, prompt), sampling)
-        async for picture in pictures(context, number, face, asked, int(repeats), request):
+        settings = Settings(**fields)
+        asked = Shown(messages_of(conversation, settings.system, prompt), settings.sampling())
+        async for picture in pictures(context, number, face, asked, int(settings.repeats), request):
             yield picture
 
     return stream
@@ -129,23 +114,15 @@ def _difference(title: str, texts: list[str]) -> Callable[[int, str], str]:
 def sent(context: Context) -> Callable[..., str]:
     """Event: the request that every chosen arm is sent, as JSON."""
 
-    def show(
-        prompt: str,
-        conversation: tuple[Message, ...],
-        arms: list[str],
-        system: str,
-        temperature: float,
-        top_p: float,
-        max_tokens: float,
-        seed: float,
-        repeats: float,
-    ) -> Any:
+    def show(prompt: str, conversation: tuple[Message, ...], arms: list[str], **fields: Any) -> Any:
         if not prompt.strip():
             return gr.skip()
-        sampling = checked_sampling(temperature, top_p, max_tokens, seed)
-        body = {"messages": list(messages_of(conversation, system, prompt)), **sampling.request_fields()}
+        settings = Settings(**fields)
+        messages = messages_of(conversation, settings.system, prompt)
+        body = {"messages": list(messages), **settings.sampling().request_fields()}
         models = ", ".join(arm.model for arm in context.arms if arm.name in arms)
-        also = f" {int(repeats)} times, the seed one higher each time" if repeats > 1 else ""
+        times = int(settings.repeats)
+        also = f" {times} times, the seed one higher each time" if times > 1 else ""
         return (
             f"<p>To {escaped(models)}{also}:</p>"
             f'<pre class="tt-code" tabindex="0">{escaped(json.dumps(body, indent=2, ensure_ascii=False))}</pre>'

@@ -11,7 +11,8 @@ from trimtab.demo.answer_card import Shown, answer_card
 from trimtab.demo.context import Context, session
 from trimtab.demo.controls import controls
 from trimtab.demo.element_id import element_id
-from trimtab.demo.examples import picker, question, reference, transcript
+from trimtab.demo.examples import question, reference, transcript
+from trimtab.demo.question_row import question_row
 from trimtab.demo.sampling import MAX_SEED
 
 NOTHING_SENT = '<p class="tt-hint">Nothing yet. Ask something first.</p>'
@@ -44,21 +45,9 @@ class CompareView:
 
     def _ask(self) -> None:
         """The question and its settings."""
-        with gr.Row(elem_classes="tt-ask"):
-            self.prompt = gr.Textbox(
-                value="",
-                label="Prompt",
-                placeholder="Ask all arms the same thing, or pick an example below …",
-                lines=1,
-                max_lines=8,
-                scale=8,
-                elem_id="prompt",
-            )
-            with gr.Column(scale=1, min_width=140, elem_classes="tt-go"):
-                self.send = gr.Button("Compare", variant="primary", elem_id="send")
-                self.stop = gr.Button("Stop", variant="stop", elem_id="stop")
-        with gr.Row(elem_classes="tt-under"):
-            self.examples = picker(self.context.examples, "compare", self.context.visibility)
+        placeholder = "Ask all arms the same thing, or pick an example below …"
+        row = question_row(self.context, "compare", "Compare", placeholder)
+        with row as (self.prompt, self.send, self.stop, self.examples):
             names = [(arm.title, arm.name) for arm in self.context.arms]
             self.arms = gr.CheckboxGroup(
                 names, value=[name for _, name in names], label="Arms", elem_id="arms", elem_classes="tt-choice"
@@ -105,7 +94,11 @@ class CompareView:
 
     def _when_asked(self) -> None:
         """Streams: an event an arm, so that a slow or failing arm never holds another up."""
-        asked = [self.prompt, self.conversation, self.arms, *self.settings.fields]
+        asked = {
+            "inputs": [self.prompt, self.conversation, self.arms],
+            "inputs_kwargs": self.settings.fields,
+            **self.quiet,
+        }
         reseeded = self.again.click(
             lambda seed: (int(seed or 0) + 1) % (MAX_SEED + 1),
             self.settings.seed,
@@ -119,9 +112,8 @@ class CompareView:
         for number, pane in enumerate(self.panes):
             stream = {
                 "fn": events.streamer(self.context, number, self.faces[number]),
-                "inputs": asked,
                 "outputs": [pane.card, pane.shown],
-                **self.quiet,
+                **asked,
             }
             asked_now.then(**stream).then(**mark)
             reseeded.then(**stream).then(**mark)
@@ -132,7 +124,7 @@ class CompareView:
                 **self.quiet,
             ).then(**mark)
         self.stop.click(self._stop, **self.quiet)
-        shown = {"fn": events.sent(self.context), "inputs": asked, "outputs": self.sent, **self.quiet}
+        shown = {"fn": events.sent(self.context), "outputs": self.sent, **asked}
         asked_now.then(**shown)
         reseeded.then(**shown)
 

@@ -1,11 +1,12 @@
 """The settings of a question: system prompt, sampling, repeats."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import gradio as gr
 
+from trimtab.artifacts.errors import InputError
 from trimtab.data.pair import Message
 from trimtab.demo.sampling import MAX_SEED, Sampling
 
@@ -14,20 +15,45 @@ MOST_TOKENS = 4096
 
 
 @dataclass(frozen=True)
+class Settings:
+    """What the fields of ``Controls`` hold, by their names: an event takes them as ``**fields``."""
+
+    system: str
+    temperature: float
+    top_p: float
+    max_tokens: float
+    seed: float
+    repeats: float = 1
+
+    def sampling(self) -> Sampling:
+        """An empty field is its least; a message on the page when one is out of range."""
+        try:
+            return Sampling(
+                float(self.temperature or 0),
+                float(self.top_p or 1),
+                int(self.max_tokens or 1),
+                int(self.seed or 0),
+            )
+        except InputError as error:
+            raise gr.Error(str(error), title="Settings") from error
+
+
+@dataclass(frozen=True)
 class Controls:
-    """The fields, in the order in which ``asked`` takes their values."""
+    """The fields, named as in ``Settings``; None: not asked for."""
 
     system: gr.Textbox
     temperature: gr.Slider
     top_p: gr.Slider
     max_tokens: gr.Number
     seed: gr.Number
-    repeats: gr.Slider
+    repeats: gr.Slider | None
 
     @property
-    def fields(self) -> list[Any]:
-        """As inputs of an event."""
-        return [self.system, self.temperature, self.top_p, self.max_tokens, self.seed, self.repeats]
+    def fields(self) -> dict[str, Any]:
+        """As ``inputs_kwargs`` of an event, in the order of ``Settings``."""
+        named = {each.name: getattr(self, each.name) for each in fields(Settings)}
+        return {name: field for name, field in named.items() if field is not None}
 
 
 def controls(default: Sampling, name: str, repeats: bool = True) -> Controls:
@@ -56,15 +82,12 @@ def controls(default: Sampling, name: str, repeats: bool = True) -> Controls:
                 min_width=140,
             )
             seed = gr.Number(default.seed, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=140)
-            times = gr.Slider(
-                1, MOST_REPEATS, 1, step=1, label="Answers from each arm", min_width=200, visible=repeats
+            times = (
+                gr.Slider(1, MOST_REPEATS, 1, step=1, label="Answers from each arm", min_width=200)
+                if repeats
+                else None
             )
     return Controls(system, temperature, top_p, max_tokens, seed, times)
-
-
-def sampling_of(temperature: float, top_p: float, max_tokens: float, seed: float) -> Sampling:
-    """The sampling that the fields hold; InputError says what is out of range. An empty field is its least."""
-    return Sampling(float(temperature or 0), float(top_p or 1), int(max_tokens or 1), int(seed or 0))
 
 
 def messages_of(conversation: Sequence[Message], system: str, prompt: str) -> tuple[Message, ...]:

@@ -9,9 +9,9 @@ import gradio as gr
 from trimtab.data.pair import Pair
 from trimtab.demo.access import identity
 from trimtab.demo.answer_card import Face, Shown, answer_card
-from trimtab.demo.compare_events import Picture, checked_sampling
+from trimtab.demo.compare_events import Picture
 from trimtab.demo.context import Context
-from trimtab.demo.controls import messages_of
+from trimtab.demo.controls import Settings, messages_of
 from trimtab.demo.examples import question
 from trimtab.demo.safe_markdown import escaped
 from trimtab.demo.votes import Ranking, ShownAnswer, Verdict, Vote, VoteStore, ranking_of
@@ -63,21 +63,13 @@ def face(context: Context, round_: Round, slot: int, note: str = "") -> Face:
 def streamer(context: Context, slot: int) -> Callable[..., Any]:
     """Event: the answer of the arm that the round put into ``slot``."""
 
-    async def stream(
-        round_: Round,
-        prompt: str,
-        system: str,
-        temperature: float,
-        top_p: float,
-        max_tokens: float,
-        seed: float,
-        request: gr.Request,
-    ) -> AsyncIterator[Picture]:
+    async def stream(round_: Round, prompt: str, request: gr.Request, **fields: Any) -> AsyncIterator[Picture]:
         if not prompt.strip() or not round_.open:
             yield gr.skip(), gr.skip()
             return
-        sampling = checked_sampling(temperature, top_p, max_tokens, seed)
-        asked = Shown(messages_of((), system, prompt), sampling, round=round_.id)
+        settings = Settings(**fields)
+        sampling = settings.sampling()
+        asked = Shown(messages_of((), settings.system, prompt), sampling, round=round_.id)
         look = face(context, round_, slot)
         async for latest in context.answers(round_.order[slot], asked.messages, sampling, 1, request):
             shown = replace(asked, answers=latest)

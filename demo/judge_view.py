@@ -10,8 +10,8 @@ from trimtab.demo import judge_events as events
 from trimtab.demo.answer_card import Shown, answer_card
 from trimtab.demo.context import Context, session
 from trimtab.demo.controls import controls
-from trimtab.demo.examples import picker
 from trimtab.demo.judge_events import Round, letter
+from trimtab.demo.question_row import question_row
 from trimtab.demo.votes import VoteStore
 
 _KEYS = (
@@ -38,21 +38,9 @@ class JudgeView:
         self._when_voted()
 
     def _ask(self) -> None:
-        with gr.Row(elem_classes="tt-ask"):
-            self.prompt = gr.Textbox(
-                value="",
-                label="Prompt",
-                placeholder="Your own prompt, or take one from the held-out set …",
-                lines=1,
-                max_lines=8,
-                scale=8,
-                elem_id="judge-prompt",
-            )
-            with gr.Column(scale=1, min_width=140, elem_classes="tt-go"):
-                self.send = gr.Button("Ask", variant="primary", elem_id="judge-send")
-                self.stop = gr.Button("Stop", variant="stop", elem_id="judge-stop")
-        with gr.Row(elem_classes="tt-under"):
-            self.examples = picker(self.context.examples, "judge", self.context.visibility)
+        placeholder = "Your own prompt, or take one from the held-out set …"
+        row = question_row(self.context, "judge", "Ask", placeholder, prefix="judge-")
+        with row as (self.prompt, self.send, self.stop, self.examples):
             self.blind = gr.Checkbox(
                 True,
                 label="Blind: hide the arms' names until the vote",
@@ -137,7 +125,6 @@ class JudgeView:
             "outputs": [self.round, self.verdict, self.reason, *self.cards, *self.shown],
             **self.quiet,
         }
-        asked = [self.round, self.prompt, *self.settings.fields[:-1]]
         for begun in (
             gr.on([self.prompt.submit, self.send.click], **begin),
             filled.then(**begin),
@@ -145,8 +132,9 @@ class JudgeView:
             for slot, (card, shown) in enumerate(zip(self.cards, self.shown, strict=True)):
                 begun.then(
                     events.streamer(self.context, slot),
-                    asked,
+                    [self.round, self.prompt],
                     [card, shown],
+                    inputs_kwargs=self.settings.fields,
                     trigger_mode="multiple",  # one of the round before may still be ending
                     **self.quiet,
                 ).then(

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 from urllib.parse import urlencode
 
 from trimtab.artifacts.errors import InputError
@@ -30,10 +29,9 @@ def read_link(query: Mapping[str, str], arms: Sequence[str], default: Sampling, 
     view = query.get("view", "compare")
     named = tuple(arm for arm in arms if arm in query.get("arms", "").split(","))
     sampling = default
-    for name in default.record():
-        number: Any = float if name in ("temperature", "top_p") else int
+    for name, usual in Sampling().record().items():
         with suppress(ValueError):  # InputError is one
-            sampling = replace(sampling, **{name: number(query.get(name, ""))})
+            sampling = replace(sampling, **{name: type(usual)(query.get(name, ""))})
     repeats = query.get("repeats", "")
     return Linked(
         view=view if view in VIEWS else "compare",

@@ -1,6 +1,7 @@
 """The comparison page: one tab a view over one set of arms."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,9 @@ from trimtab.data.pair import Pair
 from trimtab.demo.access import Visitors
 from trimtab.demo.arm import Arm, arms_of, named_apart
 from trimtab.demo.batch_view import BatchView
-from trimtab.demo.compare_events import checked_sampling
 from trimtab.demo.compare_view import CompareView
 from trimtab.demo.context import Context, session
-from trimtab.demo.controls import MOST_REPEATS
+from trimtab.demo.controls import MOST_REPEATS, Settings
 from trimtab.demo.judge_view import JudgeView
 from trimtab.demo.links import Linked, read_link, write_link
 from trimtab.demo.look import MARK, MOST_TASKS, look, serving
@@ -97,12 +97,14 @@ def _tabs(page: Page, context: Context) -> None:
             PreferenceView(context)
         with gr.Tab("Batch", id="batch", elem_id="batch"):
             BatchView(context)
-    fields = [compare.prompt, *compare.settings.fields, compare.arms]
-    compare.link.click(_linker(context), fields, address, **quiet).then(
-        None, address, None, js="(query) => window.trimtabLink(query)", **quiet
-    )
+    fields = compare.settings.fields
+    compare.link.click(
+        _linker(context), compare.prompt, address, inputs_kwargs={**fields, "arms": compare.arms}, **quiet
+    ).then(None, address, None, js="(query) => window.trimtabLink(query)", **quiet)
     also = [judge.prompt, judge.settings.system] if judge else []
-    page.load(_opener(context, bool(judge)), None, [tabs, *fields, *also], **quiet)
+    page.load(
+        _opener(context, bool(judge)), None, [tabs, compare.prompt, *fields.values(), compare.arms, *also], **quiet
+    )
     if refreshing:
         page.load(**refreshing)
 
@@ -110,18 +112,11 @@ def _tabs(page: Page, context: Context) -> None:
 def _linker(context: Context) -> Any:
     names = [arm.name for arm in context.arms]
 
-    def link(
-        prompt: str,
-        system: str,
-        temperature: float,
-        top_p: float,
-        max_tokens: float,
-        seed: float,
-        repeats: float,
-        arms: list[str],
-    ) -> str:
-        sampling = checked_sampling(temperature, top_p, max_tokens, seed)
-        linked = Linked("compare", prompt, system, tuple(arms), sampling, int(repeats))
+    def link(prompt: str, arms: list[str], **fields: Any) -> str:
+        settings = Settings(**fields)
+        linked = Linked(
+            "compare", prompt, settings.system, tuple(arms), settings.sampling(), int(settings.repeats)
+        )
         try:
             return write_link(linked, names, context.sampling)
         except InputError as error:
@@ -137,13 +132,8 @@ def _opener(context: Context, judge: bool) -> Any:
     def opened(request: gr.Request) -> tuple[Any, ...]:
         linked = read_link(dict(request.query_params), names, context.sampling, MOST_REPEATS)
         sampling = linked.sampling or context.sampling
-        wanted = {
-            "prompt": linked.prompt,
-            "system": linked.system,
-            **sampling.record(),
-            "repeats": linked.repeats,
-            "arms": list(linked.arms),
-        }
+        settings = Settings(linked.system, **sampling.record(), repeats=linked.repeats)
+        wanted = {"prompt": linked.prompt, **asdict(settings), "arms": list(linked.arms)}
         # A field that the link leaves out stays as it is: somebody may be typing already.
         given = request.query_params
         values = [value if name in given else gr.skip() for name, value in wanted.items()]

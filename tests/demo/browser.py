@@ -1,4 +1,4 @@
-"""A page over the small endpoint, a real browser on it, and what axe says of what it shows."""
+"""A page over the small endpoint, a real browser on it, what is done there, and what axe says of what it shows."""
 
 import shutil
 import socket
@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import axe_playwright_python
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Page as Tab
 
 from trimtab.demo.page import Page
 
+ARMS = ("orpo", "dpo", "base")
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 
@@ -40,7 +42,29 @@ def served(page: Page, **options: Any) -> Iterator[str]:
         page.close(verbose=False)
 
 
-def serious_faults(tab: Any) -> list[str]:
+def ask(tab: Tab, prompt: str = "How do I keep basil fresh?") -> None:
+    """Ask all arms in the Compare view."""
+    tab.locator("#prompt textarea").fill(prompt)
+    tab.locator("#send").click()
+
+
+def state(tab: Tab, arm: str, wanted: str) -> None:
+    """Wait until the arm's pane is ``wanted``: busy, done, stopped, failed."""
+    expect(tab.locator(f"#answer-{arm} article")).to_have_attribute("data-state", wanted, timeout=20_000)
+
+
+def open_view(tab: Tab, address: str, view: str) -> None:
+    """Open the page anew in ``view``."""
+    tab.goto(f"{address}/?view={view}")
+    expect(tab.get_by_role("tab", name=view.capitalize(), selected=True)).to_be_visible()
+
+
+def rest(tab: Tab) -> None:
+    """No field has the keyboard: keys are shortcuts."""
+    tab.evaluate("document.activeElement.blur()")
+
+
+def serious_faults(tab: Tab) -> list[str]:
     """What axe finds of impact serious or critical in what is shown: rule, impact, elements."""
     if not tab.evaluate("Boolean(window.axe)"):
         tab.evaluate(AXE.read_text(encoding="utf-8"))
