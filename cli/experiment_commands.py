@@ -58,8 +58,11 @@ def run(arguments: Namespace) -> int:
 
 def _experiment(arguments: Namespace) -> "tuple[int, Recipe | None, dict[str, float]]":
     """The stages in turn; exit code, the recipe with what the search found, and each stage's seconds."""
+    from trimtab.compare.lm_eval import require_package
+
     arguments.arm, arguments.nproc = None, 1
     recipe = commands.recipe_of(arguments)
+    require_package(recipe)
     spent: dict[str, float] = {}
     stages = [
         ("train", lambda: _train_seeds(arguments)),

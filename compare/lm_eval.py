@@ -15,17 +15,21 @@ from trimtab.recipes.compare import LmEvalSection
 from trimtab.recipes.schema import Recipe
 
 
-def evaluate_arms(recipe: Recipe) -> dict[str, Any]:
-    """Each arm's figures, by task: ``{arm: {task: {metric: value}}}``. InputError where the package is not there,
-    GateError where it fails."""
-    section = recipe.compare.lm_eval
-    if section is None:
-        return {}
-    if importlib.util.find_spec("lm_eval") is None:
+def require_package(recipe: Recipe) -> None:
+    """InputError where the recipe asks for the harness and it is not installed: before hours of training."""
+    if recipe.compare.lm_eval and importlib.util.find_spec("lm_eval") is None:
         raise InputError(
             "compare.lm_eval needs the package lm-eval, which is not installed: run `make lm-eval`, without a "
             "checkout pip install 'lm-eval[api]', or leave the section out"
         )
+
+
+def evaluate_arms(recipe: Recipe) -> dict[str, Any]:
+    """Each arm's figures, by task: ``{arm: {task: {metric: value}}}``. GateError where the harness fails."""
+    section = recipe.compare.lm_eval
+    if section is None:
+        return {}
+    require_package(recipe)
     tokenizer = resolve_model(recipe.model.name_or_path).path
     found = {}
     for arm in recipe.arms:

@@ -13,6 +13,7 @@ import pytest
 from logprob_endpoint import endpoint
 
 from trimtab.artifacts.errors import GateError, InputError
+from trimtab.cli.main import main
 from trimtab.compare.lm_eval import command, environment, evaluate_arms, read_results
 from trimtab.recipes.compare import LmEvalSection
 from trimtab.recipes.load import load_recipe
@@ -62,6 +63,9 @@ def test_without_the_package_it_says_what_to_type(tmp_path: Path, monkeypatch: p
     recipe = load_recipe("recipes/quickstart.yaml", [section, f"output_dir={tmp_path}"])
     with pytest.raises(InputError, match=r"make lm-eval.*pip install 'lm-eval\[api\]'"):
         evaluate_arms(recipe)
+    # and before anything is trained
+    assert main(["compare", "recipes/quickstart.yaml", section, f"output_dir={tmp_path}"]) == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_its_lock_leaves_the_others_as_they_are() -> None:
