@@ -125,9 +125,22 @@ def quantize_line() -> str:
     )
 
 
-@pytest.mark.parametrize(("marker", "line"), [("merge", merge_line), ("quantize", quantize_line)])
-def test_figures_of_exporting_are_the_stored_results(marker: str, line: Callable[[], str]) -> None:
-    stands = Path("docs/export.md").read_text().split(f"<!-- {marker} -->")[1].split(f"<!-- /{marker} -->")[0]
+def demo_line() -> str:
+    """The words as they must stand in docs/demo.md."""
+    stored = json.loads(Path("bench/results/demo-cpu.json").read_text())
+    added = stored["figures"]["added_first_token_ms"]
+    return (
+        f"{added['median']:.0f} ms ({added['min']:.0f} to {added['max']:.0f} in {added['runs']} rounds, "
+        f"{stored['arms']} arms at once)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("page", "marker", "line"),
+    [("export", "merge", merge_line), ("export", "quantize", quantize_line), ("demo", "demo", demo_line)],
+)
+def test_figures_in_docs_are_the_stored_results(page: str, marker: str, line: Callable[[], str]) -> None:
+    stands = Path(f"docs/{page}.md").read_text().split(f"<!-- {marker} -->")[1].split(f"<!-- /{marker} -->")[0]
     assert " ".join(stands.split()) == line()
 
 
