@@ -170,7 +170,8 @@ async def _level(target: Target, streams: int, turn: int) -> tuple[float, float]
         ttfts = []
         for number, (tokens, pause) in enumerate(zip(asked[stream], pauses[stream], strict=True)):
             await asyncio.sleep(pause)
-            prompt = f"{turn} {stream} {number} {target.port}: why is the sky blue?"
+            # Of both ways as many tokens and no two the same: a port's digits were 7 % more work through the front.
+            prompt = f"{turn} {stream} {number} {int(target.socket is None)}: why is the sky blue?"
             ttfts.append((await read_stream(target, prompt, stream, tokens)).ttft)
         return ttfts
 
