@@ -170,7 +170,7 @@ async def _level(target: Target, streams: int, turn: int) -> tuple[float, float]
         ttfts = []
         for number, (tokens, pause) in enumerate(zip(asked[stream], pauses[stream], strict=True)):
             await asyncio.sleep(pause)
-            # Of both ways as many tokens and no two the same: a port's digits were 7 % more work through the front.
+            # Of both ways as many tokens, no two the same: a port has more digits, which was 7 % more work.
             prompt = f"{turn} {stream} {number} {int(target.socket is None)}: why is the sky blue?"
             ttfts.append((await read_stream(target, prompt, stream, tokens)).ttft)
         return ttfts
