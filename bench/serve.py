@@ -181,7 +181,7 @@ async def _level(target: Target, streams: int, turn: int) -> tuple[float, float]
     return rate, statistics.median(itertools.chain(*ttfts)) * 1000
 
 
-async def benchmark(folder: Path, quick: bool) -> Figures:
+async def benchmark(folder: Path, quick: bool, rounds: int) -> Figures:
     """Every figure's values, one a round."""
     figures = await ceiling(folder, quick)
     if quick:
@@ -190,7 +190,7 @@ async def benchmark(folder: Path, quick: bool) -> Figures:
         server.close()
     else:
         async with vllm(folder) as socket:
-            figures |= await against_the_engine(socket, ROUNDS)
+            figures |= await against_the_engine(socket, rounds)
     for n in LEVELS:  # a round's two measurements follow each other: what else the machine does is in both
         rates = zip(figures[f"front_tokens_per_s_{n}"], figures[f"bare_tokens_per_s_{n}"], strict=True)
         figures[f"throughput_{n}"] = [through / past for through, past in rates]
@@ -212,6 +212,7 @@ def main() -> None:
     """Measure, print the figures; without ``--quick`` write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="no real engine, few rounds")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"default: {ROUNDS}")
     parser.add_argument("--front", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -219,7 +220,7 @@ def main() -> None:
         uvloop.run(front(given.front, given.core))
         return
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as name:
-        figures = uvloop.run(benchmark(Path(name), given.quick))
+        figures = uvloop.run(benchmark(Path(name), given.quick, given.rounds))
     median = {name: statistics.median(values) for name, values in figures.items()}
     quoted = summary(median)
     if not given.quick:
