@@ -28,7 +28,7 @@ from pathlib import Path
 import psutil
 import uvloop
 from results_file import spread, write_results
-from streams import StandIn, Target, read_stream, stand_in
+from streams import StandIn, Target, connect, stand_in
 
 from trimtab.artifacts.base_model import EMBEDDED, resolve_model
 from trimtab.recipes.serve import RequestLimits, ServeSection
@@ -40,7 +40,8 @@ MODEL = "base"
 CEILING_STREAMS, CEILING_EVENTS, CEILING_ROUNDS = 32, 4000, 5
 FIRST_EVENTS = 300  # requests whose first event is timed
 LEVELS, ROUNDS = (1, 8, 32), 6
-REQUESTS = {1: 6, 8: 4, 32: 2}  # of each stream in a round, by level
+REQUESTS = {1: 1, 8: 4, 32: 2}  # of each stream at a time, by level
+TIMES = {1: 10, 8: 1, 32: 1}  # that each level is measured in a round: one request alone says little
 TOKENS, PAUSE = (16, 64), 0.4  # the least and the most of an answer; seconds at most before a request
 QUICK_EVENTS, QUICK_ROUNDS, QUICK_PAUSE = 1000, 2, 0.02
 _MEASURED = ("trimtab", "aiohttp", "starlette", "uvicorn", "uvloop", "httptools")
@@ -97,17 +98,20 @@ async def ceiling(folder: Path, quick: bool) -> Figures:
             events = await _events(bare, QUICK_EVENTS if quick else CEILING_EVENTS, streams)
             _note(figures, direct_chunks_per_s_wall=events / (time.perf_counter() - began))
         for each, name in ((bare, "direct"), (target, "front")):
-            reads = [await read_stream(each, "", 0, 2, streams) for _ in range(FIRST_EVENTS)]
+            client = await connect(each, streams)
+            reads = [await client.read("", 0, 2) for _ in range(FIRST_EVENTS)]
             figures[f"stand_in_{name}_ttft_ms"] = [read.ttft * 1000 for read in reads]
+            client.close()
     server.close()
     os.sched_setaffinity(0, cores)
     return figures
 
 
 async def _events(target: Target, events: int, streams: dict[int, StandIn]) -> int:
-    reads = await asyncio.gather(
-        *(read_stream(target, "", seed, events, streams) for seed in range(CEILING_STREAMS))
-    )
+    clients = [await connect(target, streams) for _ in range(CEILING_STREAMS)]
+    reads = await asyncio.gather(*(client.read("", seed, events) for seed, client in enumerate(clients)))
+    for client in clients:
+        client.close()
     return sum(read.events for read in reads)
 
 
@@ -146,33 +150,34 @@ async def against_the_engine(socket: Path, rounds: int) -> Figures:
         ways = [("bare", Target(MODEL, socket)), ("front", target)]
         for _, way in ways:
             await _level(way, max(LEVELS), 0)
-        for turn in range(rounds):
-            for streams in LEVELS:
-                for name, way in ways if turn % 2 == 0 else ways[::-1]:
-                    rate, ttft = await _level(way, streams, turn + 1)
-                    _note(figures, **{f"{name}_tokens_per_s_{streams}": rate, f"{name}_ttft_ms_{streams}": ttft})
-                    print(f"{name} {streams}: {rate:.1f} tokens/s, {ttft:.1f} ms", file=sys.stderr, flush=True)
+        levels = [n for n in LEVELS for _ in range(TIMES[n])]
+        for turn, streams in enumerate(levels * rounds):
+            for name, way in ways if (turn + turn // len(levels)) % 2 == 0 else ways[::-1]:
+                rate, ttft = await _level(way, streams, turn + 1)
+                _note(figures, **{f"{name}_tokens_per_s_{streams}": rate, f"{name}_ttft_ms_{streams}": ttft})
+                print(f"{name} {streams}: {rate:.1f} tokens/s, {ttft:.1f} ms", file=sys.stderr, flush=True)
     return figures
 
 
 async def _level(target: Target, streams: int, turn: int) -> tuple[float, float]:
     """Tokens a second with ``streams`` kept up, and the median milliseconds to a first token.
 
-    Each stream asks again a moment after its answer is whole, and answers differ in length: requests meet an
-    engine at work, as a server's do, each at another point of its step. Asked at once they would all come just
-    when a step begins, in it or too late for it by a hair.
+    Each stream keeps its connection, and asks again a moment after its answer is whole, and answers differ in
+    length: requests meet an engine at work, as a server's do, each at another point of its step. Asked at once
+    they would all come just when a step begins, in it or too late for it by a hair.
     """
-    lengths = random.Random(streams)
+    lengths = random.Random(turn)
     asked = [[lengths.randint(*TOKENS) for _ in range(REQUESTS[streams])] for _ in range(streams)]
     pauses = [[lengths.uniform(0, PAUSE) for _ in each] for each in asked]
 
     async def keep_up(stream: int) -> list[float]:
-        ttfts = []
+        ttfts, client = [], await connect(target)
         for number, (tokens, pause) in enumerate(zip(asked[stream], pauses[stream], strict=True)):
             await asyncio.sleep(pause)
             # Of both ways as many tokens, no two the same: a port has more digits, which was 7 % more work.
             prompt = f"{turn} {stream} {number} {int(target.socket is None)}: why is the sky blue?"
-            ttfts.append((await read_stream(target, prompt, stream, tokens)).ttft)
+            ttfts.append((await client.read(prompt, stream, tokens)).ttft)
+        client.close()
         return ttfts
 
     began = time.perf_counter()

@@ -91,53 +91,69 @@ class Read:
 
 
 class Client(asyncio.Protocol):
-    """One stream's reader. ``acknowledge``: the streams of a stand-in that awaits what has been read."""
+    """One connection, kept from stream to stream as clients of an API keep theirs. ``acknowledge``: the streams of
+    a stand-in that awaits what has been read."""
 
-    def __init__(self, request: bytes, seed: int, acknowledge: dict[int, StandIn] | None) -> None:
-        self._request, self._seed, self._acknowledge = request, seed, acknowledge
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.read = Read()
+    def __init__(self, target: Target, acknowledge: dict[int, StandIn] | None) -> None:
+        self._target, self._acknowledge = target, acknowledge
+        self._ended: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Ask."""
-        self._transport, self._began = transport, time.perf_counter()
-        transport.write(self._request)
+        """It is open."""
+        self._transport = transport
+
+    async def read(self, prompt: str, seed: int, tokens: int) -> Read:
+        """Ask for one stream of ``tokens`` events, and read it. RuntimeError when it was not whole."""
+        body = {"model": self._target.model, "prompt": prompt, "max_tokens": tokens, "ignore_eos": True}
+        body |= {"stream": True, "seed": seed, "temperature": 0}
+        content = json.dumps(body).encode()
+        self._seed, self._read, self._ended = seed, Read(), asyncio.get_running_loop().create_future()
+        self._began = time.perf_counter()
+        self._transport.write(
+            b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\n\r\n%s" % (len(content), content)
+        )
+        await self._ended
+        return self._read
 
     def data_received(self, data: bytes) -> None:
         """Count events."""
         count = data.count(b"data: {")
-        if count and not self.read.events:
-            self.read.ttft = time.perf_counter() - self._began
-        self.read.events += count
+        if count and not self._read.events:
+            self._read.ttft = time.perf_counter() - self._began
+        self._read.events += count
         if b"data: [DONE]" in data:
-            self.read.seconds = time.perf_counter() - self._began
-            self._transport.close()
+            self._read.seconds = time.perf_counter() - self._began
         elif count and self._acknowledge is not None:
             self._acknowledge[self._seed].send()
+        if self._read.seconds and data.endswith(b"0\r\n\r\n") and self._ended and not self._ended.done():
+            self._ended.set_result(None)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """It is over; RuntimeError when it was not whole."""
-        if not self.ended.done():
-            whole = self.read.seconds > 0
-            self.ended.set_result(None) if whole else self.ended.set_exception(RuntimeError("a stream broke off"))
+        """It is closed."""
+        if self._ended and not self._ended.done():
+            self._ended.set_exception(RuntimeError("a stream broke off"))
+
+    def close(self) -> None:
+        """Close it."""
+        self._transport.close()
 
 
-async def read_stream(
-    target: Target, prompt: str, seed: int, tokens: int, acknowledge: dict[int, StandIn] | None = None
-) -> Read:
-    """One stream of ``tokens`` events."""
-    body = {"model": target.model, "prompt": prompt, "max_tokens": tokens, "ignore_eos": True, "stream": True}
-    body |= {"seed": seed, "temperature": 0}
-    content = json.dumps(body).encode()
-    request = (
-        b"POST /v1/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
-        b"content-length: %d\r\n\r\n%s" % (len(content), content)
-    )
+async def connect(target: Target, acknowledge: dict[int, StandIn] | None = None) -> Client:
+    """A connection to ``target``."""
     loop = asyncio.get_running_loop()
-    client = Client(request, seed, acknowledge)
+    client = Client(target, acknowledge)
     if target.socket:
         await loop.create_unix_connection(lambda: client, str(target.socket))
     else:
         await loop.create_connection(lambda: client, "127.0.0.1", target.port)
-    await client.ended
-    return client.read
+    return client
+
+
+async def read_stream(target: Target, prompt: str, seed: int, tokens: int) -> Read:
+    """One stream of ``tokens`` events over a connection of its own."""
+    client = await connect(target)
+    try:
+        return await client.read(prompt, seed, tokens)
+    finally:
+        client.close()
