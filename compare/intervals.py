@@ -6,13 +6,15 @@ added, and the interval is that of Student's t with Satterthwaite's degrees of f
 1946). With one seed the spread over seeds is unknown and left out.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
 Values = np.ndarray  # [seeds, prompts], NaN nowhere
 Bounds = tuple[float, float]
+Variance = tuple[float, int]  # of a mean, with its degrees of freedom; 0: known to be 0, or unknown
 SHARE: Bounds = (0.0, 1.0)
 AMOUNT: Bounds = (0.0, np.inf)
 ANY: Bounds = (-np.inf, np.inf)
@@ -27,10 +29,11 @@ class Estimate:
     high: float | None = None
     spread: float | None = None
 
-    @property
-    def clear(self) -> bool:
-        """Whether a difference is told from 0."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+def is_clear(change: Mapping[str, float | None]) -> bool:
+    """Whether a difference, as reports hold it, is told from 0: it has an interval, and that leaves 0 out."""
+    low, high = change["low"], change["high"]
+    return low is not None and high is not None and (low > 0 or high < 0)
 
 
 def estimate(
@@ -39,25 +42,34 @@ def estimate(
     """The mean of ``values`` with its interval.
 
     ``bounds``: of what a value can be, where the interval ends. Where all values are the same, resampling sees no
-    spread, and between two bounds the interval is Clopper and Pearson's over prompts.
+    spread; between two bounds the interval is then ``of_equal_values``.
     """
     values = np.atleast_2d(np.asarray(values, dtype=float))
-    seeds, prompts = values.shape
+    found = _estimate(values, [_of_seeds(values)], resamples, confidence, seed, bounds)
+    return replace(found, spread=float(values.mean(1).std(ddof=1)) if len(values) > 1 else None)
+
+
+def _estimate(
+    values: Values, of_seeds: list[Variance], resamples: int, confidence: float, seed: int, bounds: Bounds
+) -> Estimate:
+    prompts = values.shape[1]
     if not prompts:
         raise ValueError("no prompts to estimate from")
-    mean, by_seed = float(values.mean()), values.mean(1)
-    spread = float(by_seed.std(ddof=1)) if seeds > 1 else None
-    least, most = bounds
+    mean, (least, most) = float(values.mean()), bounds
     if np.isfinite(most - least) and values.min() == values.max():
-        ends = clopper_pearson((mean - least) / (most - least) * prompts, prompts, confidence)
-        low, high = (least + (most - least) * end for end in ends)
-        return Estimate(mean, low, high, spread)
+        return Estimate(mean, *of_equal_values(mean, prompts, confidence, bounds))
     if prompts == 1:
-        return Estimate(mean, None, None, spread)
-    of_prompts = float(bootstrap_means(values.mean(0), resamples, seed).var(ddof=1))
-    of_seeds = 0.0 if spread is None else spread**2 / seeds
-    reach = half_width(of_prompts, prompts - 1, of_seeds, seeds - 1, confidence)
-    return Estimate(mean, max(least, mean - reach), min(most, mean + reach), spread)
+        return Estimate(mean)
+    resampled = float(bootstrap_means(values.mean(0), resamples, seed).var(ddof=1))
+    of_prompts = (resampled * prompts / (prompts - 1), prompts - 1)  # the bootstrap's is small by (n - 1) / n
+    reach = half_width([of_prompts, *of_seeds], confidence)
+    return Estimate(mean, max(least, mean - reach), min(most, mean + reach))
+
+
+def _of_seeds(values: Values) -> Variance:
+    """Of the mean over seeds; one seed's is unknown, and 0."""
+    seeds = len(values)
+    return (float(values.mean(1).var(ddof=1)) / seeds, seeds - 1) if seeds > 1 else (0.0, 0)
 
 
 def bootstrap_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -66,37 +78,37 @@ def bootstrap_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray
     return np.asarray(values[draws].mean(1))
 
 
-def half_width(first: float, first_degrees: int, second: float, second_degrees: int, confidence: float) -> float:
-    """Half the length of the t interval whose variance is the sum of two, each with its degrees of freedom.
-
-    The first is of a bootstrap, which is small by (n - 1) / n: that is taken back.
-    """
-    first *= (first_degrees + 1) / first_degrees
-    total = first + second
+def half_width(variances: list[Variance], confidence: float) -> float:
+    """Half the length of the t interval whose variance is the sum of ``variances``."""
+    total = sum(variance for variance, _ in variances)
     if total == 0:
         return 0.0
-    below = first**2 / first_degrees + (second**2 / second_degrees if second_degrees else 0.0)
-    degrees = total**2 / below if below else 1.0
+    degrees = total**2 / sum(variance**2 / of for variance, of in variances if of)
     return float(stats.t.ppf(0.5 + confidence / 2, degrees) * np.sqrt(total))
 
 
-def clopper_pearson(successes: float, trials: int, confidence: float) -> tuple[float, float]:
-    """Exact interval of a share (Biometrika 26, 1934); a tie is half a success."""
-    tail = (1 - confidence) / 2
-    low = 0.0 if successes == 0 else float(stats.beta.ppf(tail, successes, trials - successes + 1))
-    high = 1.0 if successes == trials else float(stats.beta.ppf(1 - tail, successes + 1, trials - successes))
-    return low, high
+def of_equal_values(value: float, prompts: int, confidence: float, bounds: Bounds) -> tuple[float, float]:
+    """The interval where every prompt gave ``value``.
+
+    ``p`` is the largest share of prompts with other values that would still go unseen in so many with half of
+    1 - ``confidence``; those could be at either bound. At a bound it is Clopper and Pearson's exact interval of a
+    share (Biometrika 26, 1934).
+    """
+    p = 1 - ((1 - confidence) / 2) ** (1 / prompts)
+    return value - p * (value - bounds[0]), value + p * (bounds[1] - value)
 
 
 def difference(
     one: Values, other: Values, *, resamples: int, confidence: float, seed: int = 0, bounds: Bounds = ANY
 ) -> Estimate:
     """``one`` less ``other``, prompt by prompt; ``bounds`` are of either. Seeds are paired where both have as
-    many; a side with one seed (the base) stands beside each of the other's."""
+    many; a side with one seed (the base) stands beside each of the other's. Else each side has the variance of its
+    own seeds."""
     one, other = np.atleast_2d(one), np.atleast_2d(other)
     if one.shape[1] != other.shape[1]:
         raise ValueError(f"{one.shape[1]} prompts and {other.shape[1]}: a paired difference needs the same ones")
-    if one.shape[0] != other.shape[0] and 1 not in (one.shape[0], other.shape[0]):
-        one, other = one.mean(0, keepdims=True), other.mean(0, keepdims=True)
     ends = (bounds[0] - bounds[1], bounds[1] - bounds[0])
-    return estimate(one - other, resamples=resamples, confidence=confidence, seed=seed, bounds=ends)
+    if len(one) == len(other) or 1 in (len(one), len(other)):
+        return estimate(one - other, resamples=resamples, confidence=confidence, seed=seed, bounds=ends)
+    every = (one[:, None] - other[None]).reshape(-1, one.shape[1])
+    return _estimate(every, [_of_seeds(one), _of_seeds(other)], resamples, confidence, seed, ends)
