@@ -38,13 +38,13 @@ def compare(arguments: Namespace) -> int:
     """All that the comparison needs and is not there yet, then the report; 1 when a gate fails."""
     from trimtab.compare.gate import check_arguments
 
-    check_arguments(commands.recipe_of(arguments), arguments.against, gate=arguments.gate)
+    old = check_arguments(commands.recipe_of(arguments), arguments.against, gate=arguments.gate)
     code, recipe, _ = _experiment(arguments)
     if code or recipe is None:
         return code
     from trimtab.compare.gate import after_report
 
-    return after_report(recipe, arguments.against, gate=arguments.gate)
+    return after_report(recipe, old, gate=arguments.gate)
 
 
 def run(arguments: Namespace) -> int:
@@ -58,11 +58,11 @@ def run(arguments: Namespace) -> int:
 
 def _experiment(arguments: Namespace) -> "tuple[int, Recipe | None, dict[str, float]]":
     """The stages in turn; exit code, the recipe with what the search found, and each stage's seconds."""
-    from trimtab.compare.lm_eval import require_package
+    from trimtab.compare.run import check_inputs
 
     arguments.arm, arguments.nproc = None, 1
     recipe = commands.recipe_of(arguments)
-    require_package(recipe)
+    check_inputs(recipe)
     spent: dict[str, float] = {}
     stages = [
         ("train", lambda: _train_seeds(arguments)),

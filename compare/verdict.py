@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab.compare.cells import form_name
 from trimtab.compare.figures import BY_NAME
+from trimtab.compare.intervals import is_clear
 from trimtab.recipes.compare import CompareSection
 
 _DAMAGE = (
@@ -14,7 +16,8 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """``arm``: what to ship. ``damaged``: why other arms are out. ``sentences``: all of it, to be read."""
+    """``arm``: what to ship, "base" for none. ``damaged``: why other arms are out. ``sentences``: all of it, to be
+    read."""
 
     arm: str
     damaged: dict[str, str]
@@ -22,49 +25,70 @@ class Verdict:
 
 
 def decide(report: dict[str, Any], section: CompareSection) -> Verdict:
-    """From a report's ``figures``, ``differences`` and ``cost``.
+    """From a report's ``figures``, ``forms``, ``differences`` and ``cost``.
 
     Arms that were damaged are out. Of the others the best by ``compare.ship_by`` ships; an arm that cost less to
-    train ships in its place unless it is clearly worse, that is, the interval of the difference leaves 0 out.
+    train ships in its place unless it is clearly worse than that or the base, that is, the interval of the
+    difference leaves 0 out. Where all are damaged, or the best is clearly worse than the base, the base ships.
     """
     figures, name = report["figures"], section.ship_by
     trained = [arm for arm in figures if arm != "base" and name in figures[arm]]
     if not trained:
         return Verdict("base", {}, ["Nothing was measured that tells the arms apart."])
-    damaged = {arm: why for arm in trained if (why := _damage(figures, arm, section))}
-    sound = [arm for arm in trained if arm not in damaged] or trained
-    best = max(sound, key=lambda arm: figures[arm][name]["value"])
-    seconds = {arm: (report["cost"].get(arm) or {}).get("total", {}).get("train_seconds") for arm in trained}
-    rivals = [arm for arm in sound if arm == best or not _clearly_worse(report, arm, best, name)]
-    ship = min(rivals, key=lambda arm: (seconds[arm] or float("inf"), -figures[arm][name]["value"]))
-    sentences = [_why(report, ship, best, name, seconds)]
-    sentences += _against_base(report, ship, name)
-    sentences += [f"{arm} is out: it {why}." for arm, why in damaged.items()]
-    if damaged and len(damaged) == len(trained):
-        sentences.append("Every arm was damaged; none of them should be shipped as it is.")
-    sentences += _orpo(report, ship, name)
-    return Verdict(ship, damaged, sentences)
+    damaged = {arm: why for arm in trained if (why := _damage(report, arm, section))}
+    sound = [arm for arm in trained if arm not in damaged]
+    best = max(sound, key=lambda arm: figures[arm][name]["value"], default="base")
+    if best == "base" or _clearly_worse(report, best, "base", name):
+        ship, reasons = "base", [_why_none(report, best, name, damaged)]
+    else:
+        seconds = {arm: (report["cost"].get(arm) or {}).get("total", {}).get("train_seconds") for arm in sound}
+        rivals = [a for a in sound if not any(_clearly_worse(report, a, than, name) for than in (best, "base"))]
+        ship = min(rivals, key=lambda arm: (seconds[arm] or float("inf"), -figures[arm][name]["value"]))
+        reasons = [_why(report, ship, best, name, seconds, damaged), *_against_base(report, ship, name)]
+    reasons += [f"{arm} is out: it {why}." for arm, why in damaged.items()]
+    return Verdict(ship, damaged, [*reasons, *_orpo(report, name)])
 
 
-def _why(report: dict[str, Any], ship: str, best: str, name: str, seconds: dict[str, Any]) -> str:
-    figure, values = BY_NAME[name], report["figures"]
-    of = f"{figure.label} ({values[ship][name]['value']:{figure.form}})"
-    if ship == best:
-        others = [arm for arm in values if arm not in (ship, "base")]
-        clear = [arm for arm in others if _clearly_worse(report, arm, ship, name)]
-        if others and len(clear) == len(others):
-            return f"Ship {ship}: it has the best {of}, clearly ahead of {_listed(others)}."
-        close = [arm for arm in others if arm not in clear]
-        ahead = f", clearly ahead of {_listed(clear)}" if clear else ""
-        cheaper = f"; {_listed(close)} cannot be told from it and cost more to train" if close else ""
-        return f"Ship {ship}: it has the best {of}{ahead}{cheaper}."
-    share = seconds[ship] / seconds[best] if seconds[ship] and seconds[best] else None
-    cost = f", and it took {share:.0%} of the training time" if share is not None else ""
-    own, top = (f"{values[arm][name]['value']:{figure.form}}" for arm in (ship, best))
+def shipped_figures(report: dict[str, Any], arm: str) -> dict[str, Any]:
+    """Figures of the first seed's export, the artifact that ships; empty where it was not measured."""
+    found: dict[str, Any] = report.get("forms", {}).get(arm, {}).get(report.get("artifact"), {})
+    return found
+
+
+def _why_none(report: dict[str, Any], best: str, name: str, damaged: dict[str, str]) -> str:
+    if best == "base":
+        return "Ship none of them: every arm was damaged."
+    figure = BY_NAME[name]
+    own, base = (f"{report['figures'][arm][name]['value']:{figure.form}}" for arm in (best, "base"))
     return (
-        f"Ship {ship}: its {figure.label} ({own}) cannot be told apart from the best ({best}, {top}) on "
-        f"{report['prompts']} prompts and {_seeds(report)}{cost}."
+        f"Ship none of them: {best}, the best{_of_which(damaged)}, is clearly worse than the untrained base by "
+        f"{figure.label} ({own}, the base {base})."
     )
+
+
+def _why(
+    report: dict[str, Any], ship: str, best: str, name: str, seconds: dict[str, Any], damaged: dict[str, str]
+) -> str:
+    """``seconds``: of training, of every arm that could ship."""
+    figure, values = BY_NAME[name], report["figures"]
+    own, top = (f"{values[arm][name]['value']:{figure.form}}" for arm in (ship, best))
+    if ship != best:
+        share = seconds[ship] / seconds[best] if seconds[ship] and seconds[best] else None
+        cost = f", and it took {share:.0%} of the training time" if share is not None else ""
+        return (
+            f"Ship {ship}: its {figure.label} ({own}) cannot be told apart from the best"
+            f"{_of_which(damaged)} ({best}, {top}) on {report['prompts']} prompts and {_seeds(report)}{cost}."
+        )
+    clear = [arm for arm in seconds if arm != ship and _clearly_worse(report, arm, ship, name)]
+    close = [arm for arm in seconds if arm != ship and arm not in clear]
+    ahead = f", clearly ahead of {_listed(clear)}" if clear else ""
+    dearer = all(seconds[arm] and seconds[ship] and seconds[arm] > seconds[ship] for arm in close)
+    close_to = f"; {_listed(close)} cannot be told from it{' and cost more to train' * dearer}" if close else ""
+    return f"Ship {ship}: it has the best {figure.label} ({own}){_of_which(damaged)}{ahead}{close_to}."
+
+
+def _of_which(damaged: dict[str, str]) -> str:
+    return " of the undamaged arms" if damaged else ""
 
 
 def _against_base(report: dict[str, Any], ship: str, name: str) -> list[str]:
@@ -72,13 +96,13 @@ def _against_base(report: dict[str, Any], ship: str, name: str) -> list[str]:
     if change is None:
         return []
     figure, value = BY_NAME[name], change["value"]
-    if change["low"] is None or change["low"] <= 0 <= change["high"]:
+    if not is_clear(change):
         return [f"It is not clearly better than the untrained base by {figure.label}: do not expect a difference."]
     amount = f"{value * 100:+.0f} points" if figure.form == ".0%" else f"{value:+{figure.form.strip('+')}}"
     return [f"Its {figure.label} changes by {amount} against the untrained base, which is more than chance."]
 
 
-def _orpo(report: dict[str, Any], ship: str, name: str) -> list[str]:
+def _orpo(report: dict[str, Any], name: str) -> list[str]:
     """Whether ORPO earns its place, said whether it does or not."""
     if not {"orpo", "sft-dpo"} <= report["figures"].keys():
         return []
@@ -88,14 +112,23 @@ def _orpo(report: dict[str, Any], ship: str, name: str) -> list[str]:
     if change is None:
         return []
     label = BY_NAME[name].label
-    if change["low"] is None or change["low"] <= 0 <= change["high"]:
+    if not is_clear(change):
         return [f"ORPO and SFT then DPO cannot be told apart by {label}{cost}."]
     word = "better" if change["value"] > 0 else "worse"
     return [f"ORPO is clearly {word} than SFT then DPO by {label}{cost}."]
 
 
-def _damage(figures: dict[str, Any], arm: str, section: CompareSection) -> str | None:
-    own, base = figures[arm], figures.get("base", {})
+def _damage(report: dict[str, Any], arm: str, section: CompareSection) -> str | None:
+    """Of the arm as trained, or of what ships of it, which is held to the base's figures in the same form where
+    there are some."""
+    base = report["figures"].get("base", {})
+    if why := _past_a_limit(report["figures"][arm], base, section):
+        return why
+    why = _past_a_limit(shipped_figures(report, arm), base | shipped_figures(report, "base"), section)
+    return f"{why}, in the form that ships ({form_name(report['artifact'])})" if why else None
+
+
+def _past_a_limit(own: dict[str, Any], base: dict[str, Any], section: CompareSection) -> str | None:
     if "general_perplexity" in own and "general_perplexity" in base:
         rise = own["general_perplexity"]["value"] / base["general_perplexity"]["value"]
         if rise > section.perplexity_limit:
@@ -114,7 +147,7 @@ def _damage(figures: dict[str, Any], arm: str, section: CompareSection) -> str |
 
 def _clearly_worse(report: dict[str, Any], arm: str, best: str, name: str) -> bool:
     change = _difference(report, arm, best, name)
-    return bool(change and change["high"] is not None and change["high"] < 0)
+    return change is not None and is_clear(change) and bool(change["value"] < 0)
 
 
 def _difference(report: dict[str, Any], one: str, other: str, name: str) -> dict[str, Any] | None:

@@ -7,22 +7,18 @@ from pydantic import Field, field_validator, model_validator
 from trimtab.recipes.judge import JudgeSection
 from trimtab.recipes.section import Count, Positive, Section
 
-FigureName = Literal[
+DirectedFigure = Literal[
     "preference_accuracy",
     "preference_margin",
     "style_rate",
     "style_score",
     "win_rate",
     "general_perplexity",
-    "kl_to_base",
     "repetition",
-    "distinct_1",
-    "distinct_2",
-    "distinct_3",
     "refusal_rate",
     "empty_rate",
-    "answer_tokens",
 ]
+FigureName = Literal[DirectedFigure, "kl_to_base", "distinct_1", "distinct_2", "distinct_3", "answer_tokens"]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -81,14 +77,15 @@ class LmEvalSection(Section):
 class GateSection(Section):
     """Limits that ``trimtab compare --gate`` holds the shipped arm to (``arm``: this one instead).
 
-    ``at_least`` and ``at_most``: figures of this run. ``worse_by``: by how much a figure may be worse than that of
-    the run given with ``--against``; with ``clearly``, only a change whose interval leaves 0 out counts.
+    ``at_least`` and ``at_most``: figures of this run, as trained and as shipped. ``worse_by``: by how much a
+    figure with a better and a worse may be worse than in the run given with ``--against``; with ``clearly``, a
+    change whose interval holds 0 does not count.
     """
 
     arm: str | None = None
     at_least: dict[FigureName, float] = Field(default_factory=dict)
     at_most: dict[FigureName, float] = Field(default_factory=dict)
-    worse_by: dict[FigureName, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    worse_by: dict[DirectedFigure, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     clearly: bool = False
 
     @property
@@ -128,6 +125,8 @@ class CompareSection(Section):
             raise ValueError(
                 "through_endpoint: false leaves no answers to compare; give measure: {}, or leave it out"
             )
+        if self.ship_by == "preference_accuracy" and self.measure is None:
+            raise ValueError("ship_by: preference_accuracy is measured by the section measure; give measure: {}")
         if not self.through_endpoint and self.lm_eval:
             raise ValueError("lm_eval asks the endpoint: it needs through_endpoint: true")
         return self
