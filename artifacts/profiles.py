@@ -55,7 +55,8 @@ class Profile(BaseModel):
     """One model: which arm and seed, in which form (adapter, merged, gptq, ..., or ``served`` by the endpoint).
 
     ``inputs`` says what it was measured on. All lists are in the order of the held-out pairs; ``general`` in that
-    of the passages. Empty lists were not measured.
+    of the passages. Empty lists were not measured. ``answered``: the positions, among the held-out pairs, of those
+    that ``answers`` are to; prompts that leave no room for an answer are left out.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -68,6 +69,7 @@ class Profile(BaseModel):
     pairs: list[ScoredPair] = []
     general: list[Scored] = []
     answers: list[Answered] = []
+    answered: list[int] = []
     own: list[OwnSample] = []
     seconds: float = 0.0
 

@@ -1,6 +1,7 @@
 """The profiles of a comparison, from export's files or from the endpoint's answers, and each arm's training."""
 
 import json
+import math
 from typing import Any
 
 from trimtab.artifacts.errors import InputError
@@ -83,4 +84,8 @@ def curves(recipe: Recipe) -> dict[str, list[dict[str, list[tuple[int, float]]]]
 
 
 def _curve(logs: list[dict[str, Any]], name: str) -> list[tuple[int, float]]:
-    return [(log["step"], round(float(log[name]), 5)) for log in logs if isinstance(log.get(name), int | float)]
+    return [(log["step"], round(float(log[name]), 5)) for log in logs if _is_number(log.get(name))]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -81,7 +82,7 @@ def read_results(out: Path) -> dict[str, dict[str, float]]:
         task: {
             name.removesuffix(",none"): value
             for name, value in figures.items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
+            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         }
         for task, figures in results.items()
     }

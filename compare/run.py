@@ -10,10 +10,12 @@ from trimtab.artifacts.lineage import parent_of
 from trimtab.artifacts.manifest import Manifest, Parent, current, new_artifact, read_manifest
 from trimtab.artifacts.profiles import Profile, profile_path
 from trimtab.compare.gather import SERVED, Profiles, curves, expected, read_profiles, served_profiles, trainings
+from trimtab.compare.lm_eval import require_package
 from trimtab.compare.tuning import chosen
 from trimtab.data.pair import Pair
 from trimtab.data.read import read_pairs
 from trimtab.data.resolve import resolve
+from trimtab.recipes.compare import CompareSection
 from trimtab.recipes.schema import Recipe
 
 
@@ -35,8 +37,8 @@ def compare(recipe: Recipe) -> None:
     """Put everything together and write ``report/``. Asks the endpoint where the recipe wants that."""
     manifest = Manifest(kind="report", arm="all", recipe=_inputs(recipe), parents=_parents(recipe))
     data, section = resolve(recipe.data), recipe.compare
-    pairs = data.heldout[: section.prompts]
     profiles: Profiles = read_profiles(recipe) if section.measure else {}
+    pairs = _answered(data.heldout, profiles, section)
     if section.through_endpoint:
         profiles[SERVED] = served_profiles(recipe, pairs)
     from trimtab.compare.classifier import train_classifier
@@ -79,6 +81,20 @@ def print_report(recipe: Recipe) -> None:
     print_tables(report, recipe.compare.side_by_side)
     print(*report["verdict"]["sentences"], sep="\n")
     print(f"report: {report_dir(recipe) / 'index.html'}")
+
+
+def check_inputs(recipe: Recipe) -> None:
+    """InputError for what the report would fail on at its end: before hours of training."""
+    require_package(recipe)
+    _votes(recipe)
+
+
+def _answered(heldout: list[Pair], profiles: Profiles, section: CompareSection) -> list[Pair]:
+    """The held-out pairs whose prompts are answered; all models were measured on the same ones."""
+    for arms in profiles.values():
+        for first, *_ in arms.values():
+            return [heldout[position] for position in first.answered or range(len(first.answers))]
+    return heldout[: section.prompts]
 
 
 def _votes(recipe: Recipe) -> list[tuple[str, str]]:

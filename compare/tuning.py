@@ -1,6 +1,7 @@
 """The same small search of the learning rate for every arm, by ``trimtab sweep``, on pairs held out of the
 training pairs: which command, what it found, and what that means for the recipe."""
 
+import hashlib
 import json
 import math
 from decimal import Decimal
@@ -11,6 +12,7 @@ import yaml
 
 from trimtab.artifacts.errors import InputError
 from trimtab.artifacts.place import write_atomically
+from trimtab.data.resolve import resolve
 from trimtab.recipes.compare import TuneSection
 from trimtab.recipes.schema import Recipe, TrainedArm
 
@@ -22,7 +24,7 @@ def sweep_overrides(recipe: Recipe, arm: TrainedArm) -> list[str]:
     ranges = f"{{{_key(arm)}: {{choices: [{rates}]}}}}"
     return [
         f"name={arm}",
-        f"output_dir={json.dumps(str(recipe.run_dir / 'sweeps'))}",
+        f"output_dir={json.dumps(str(sweep_dir(recipe, arm).parent))}",
         f"seed={recipe.seed}",
         "seeds=[]",
         "compare={}",
@@ -30,11 +32,19 @@ def sweep_overrides(recipe: Recipe, arm: TrainedArm) -> list[str]:
         f"data.heldout={tune.share}",
         f"train.eval_pairs={tune.pairs}",
         "train.eval_steps=null",
+        "train.early_stopping_patience=null",
         "train.count_flops=false",
         *([f"train.max_steps={tune.max_steps}"] if tune.max_steps else []),
         *_own_section(recipe, arm),
         f"sweep={{arm: {arm}, trials: {len(tune.learning_rates)}, sampler: grid, pruner: none, ranges: {ranges}}}",
     ]
+
+
+def sweep_dir(recipe: Recipe, arm: TrainedArm) -> Path:
+    """Where the sweep of one arm lives: another place for other inputs, of which nothing of these can be gone on
+    with."""
+    inputs = json.dumps(_inputs(recipe, arm), sort_keys=True).encode()
+    return recipe.run_dir / "sweeps" / hashlib.sha256(inputs).hexdigest()[:12] / arm
 
 
 def seed_overrides(recipe: Recipe, seed: int) -> list[str]:
@@ -58,7 +68,7 @@ def chosen_overrides(recipe: Recipe, rates: dict[str, float]) -> list[str]:
 
 def note_chosen(recipe: Recipe, arm: TrainedArm) -> float:
     """Read what the sweep of ``arm`` found and keep it with what it was found from; the learning rate."""
-    directory = recipe.run_dir / "sweeps" / arm
+    directory = sweep_dir(recipe, arm)
     trials = _trials(directory)
     if not any(map(_ended_well, trials)):
         raise InputError(f"no trial of the sweep of {arm} in {directory} ended well; give the same command again")
@@ -146,6 +156,7 @@ def _inputs(recipe: Recipe, arm: TrainedArm) -> dict[str, Any]:
         "arm": arm,
         "model": recipe.model.name_or_path,
         "data": recipe.data.model_dump(mode="json"),
+        "pairs": resolve(recipe.data).train_parent.digest,
         "seed": recipe.seed,
         "train": train,
         "tune": _section(recipe).model_dump(mode="json"),
@@ -153,7 +164,11 @@ def _inputs(recipe: Recipe, arm: TrainedArm) -> dict[str, Any]:
 
 
 def _ended_well(trial: dict[str, Any]) -> bool:
-    return trial["loss"] is not None and math.isfinite(trial["loss"])
+    return trial["loss"] is not None
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _trials(sweep_run: Path) -> list[dict[str, Any]]:
@@ -169,8 +184,8 @@ def _trials(sweep_run: Path) -> list[dict[str, Any]]:
         rows.append(
             {
                 "learning_rate": content["recipe"]["train"][content["arm"]]["learning_rate"],
-                "accuracy": last.get("eval_rewards/accuracies"),
-                "loss": last.get("eval_loss"),
+                "accuracy": _finite(last.get("eval_rewards/accuracies")),
+                "loss": _finite(last.get("eval_loss")),
             }
         )
     return sorted(rows, key=lambda row: row["learning_rate"])

@@ -39,11 +39,11 @@ def answers_of(tokenizer: Any, pairs: list[Pair], max_length: int) -> list[Answe
     return answers
 
 
-def prompts_of(tokenizer: Any, pairs: list[Pair], max_length: int) -> list[list[int]]:
-    """Token ids of the prompts, those left out that fill ``max_length`` tokens."""
+def prompts_of(tokenizer: Any, pairs: list[Pair], max_length: int) -> dict[int, list[int]]:
+    """Token ids of the prompts by their pairs' positions, those left out that fill ``max_length`` tokens."""
     texts = [render(tokenizer, pair.prompt, add_generation_prompt=True) for pair in pairs]
     prompts: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-    return [prompt for prompt in prompts if len(prompt) < max_length]
+    return {n: prompt for n, prompt in enumerate(prompts) if len(prompt) < max_length}
 
 
 def batches(answers: list[Answer], max_tokens: int) -> Iterator[tuple[list[int], list[Answer]]]:

@@ -125,7 +125,7 @@ def measure(
     max_tokens = max_tokens or min(1024, max(1, _BATCH_BYTES // (4 * len(tokenizer))))
     texts = answers_of(tokenizer, pairs, max_length)
     compared = _compare_all(reference, model, texts, max_tokens)
-    prompts = prompts_of(tokenizer, pairs[:answers], max_length)
+    prompts = list(prompts_of(tokenizer, pairs[:answers], max_length).values())
     same, lead = _compare_greedy(reference, model, prompts, answer_tokens, tokenizer.eos_token_id, max_tokens)
     every = torch.cat([c.kl for c in compared]).double()
     known = [k for k in (reference.known, model.known) if k is not None]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from trimtab.artifacts.errors import InputError
 from trimtab.artifacts.profiles import Answered, OwnSample, Scored, ScoredPair
 from trimtab.data.pair import Pair
 from trimtab.export.measuring.answers import Answer, answers_of, batches, prompts_of
@@ -20,11 +21,12 @@ GENERAL_TEXT = Path(__file__).with_name("general_text.txt")
 
 @dataclass(frozen=True)
 class Asked:
-    """What every model of a comparison is asked, as token ids of one tokenizer."""
+    """What every model of a comparison is asked, as token ids of one tokenizer. ``prompts``: by the positions of
+    their held-out pairs."""
 
     pairs: list[Answer]
     general: list[Answer]
-    prompts: list[list[int]]
+    prompts: dict[int, list[int]]
     own_prompts: list[list[int]]
     answer_tokens: int
     sample_tokens: int
@@ -42,12 +44,21 @@ def asked(
     max_length: int,
     seed: int,
 ) -> Asked:
-    """The first held-out pairs and prompts, and the first general passages, tokenised."""
+    """The first held-out pairs and prompts, and the first general passages, tokenised.
+
+    InputError where every prompt fills ``max_length``.
+    """
+    answered = prompts_of(tokenizer, heldout[:prompts], max_length)
+    if not answered:
+        raise InputError(
+            f"none of the first {prompts} held-out prompts has less than max_length={max_length} tokens; raise "
+            "train.max_length, or compare.prompts"
+        )
     return Asked(
         pairs=answers_of(tokenizer, heldout[: section.pairs], max_length),
         general=[_passage(tokenizer, text, max_length) for text in passages()[: section.general_passages]],
-        prompts=prompts_of(tokenizer, heldout[:prompts], max_length),
-        own_prompts=prompts_of(tokenizer, heldout[: section.own_samples], max_length),
+        prompts=answered,
+        own_prompts=list(prompts_of(tokenizer, heldout[: section.own_samples], max_length).values()),
         answer_tokens=answer_tokens,
         sample_tokens=section.sample_tokens,
         seed=seed,
@@ -74,6 +85,7 @@ def measured(model: LocalModel, base: LocalModel | None, tokenizer: Any, what: A
         ],
         "general": scored(model, what.general, what.max_tokens),
         "answers": _greedy(model, tokenizer, what),
+        "answered": list(what.prompts),
         "own": [OwnSample(kl=0.0, tokens=len(s.answer)) for s in samples]
         if base is None
         else kl_to_base(model, base, samples, what.max_tokens),
@@ -117,7 +129,7 @@ def _greedy(model: LocalModel, tokenizer: Any, what: Asked) -> list[Answered]:
             tokens=len(tokens),
             ended=tokens[-1:] == [stop],
         )
-        for tokens in model.greedy(what.prompts, what.answer_tokens, stop)
+        for tokens in model.greedy(list(what.prompts.values()), what.answer_tokens, stop)
     ]
 
 

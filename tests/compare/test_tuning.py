@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from trimtab.artifacts.errors import InputError
+from trimtab.compare.run import check_inputs
 from trimtab.compare.tuning import (
     best_rate,
     chosen,
@@ -14,9 +15,11 @@ from trimtab.compare.tuning import (
     note_chosen,
     plain,
     seed_overrides,
+    sweep_dir,
     sweep_overrides,
     write_recipe,
 )
+from trimtab.data.resolve import resolve
 from trimtab.recipes.load import load_recipe
 from trimtab.recipes.schema import Recipe
 from trimtab.train.run import trained_inputs
@@ -34,7 +37,7 @@ def test_every_arm_has_the_same_sweep_apart_from_heldout_pairs(arm: str, tmp_pat
     overrides = [f"output_dir={tmp_path}", *sweep_overrides(recipe_in(tmp_path), arm)]
     recipe = load_recipe(PATH, overrides)
     plan = make_plan(recipe, PATH, overrides)
-    assert plan.directory == tmp_path / "compare" / "sweeps" / arm / "sweep"
+    assert plan.directory == sweep_dir(recipe_in(tmp_path), arm) / "sweep"
     assert plan.section.grid == [{f"train.{arm.replace('-', '_')}.learning_rate": rate} for rate in (3e-4, 1e-3)]
     assert recipe.data.heldout == 0.1  # of the training pairs
     assert recipe.data.train == recipe_in(tmp_path).data.train
@@ -51,14 +54,14 @@ def test_seeds_are_recipes_of_their_own_places(tmp_path: Path) -> None:
     assert ours == theirs  # all else is the same
 
 
-def sweep_left(recipe: Recipe, arm: str, rate: float) -> None:
+def sweep_left(recipe: Recipe, arm: str, rate: float, accuracy: float = 0.75, trial: int = 0) -> None:
     """What a sweep leaves in its place."""
-    trial = recipe.run_dir / "sweeps" / arm / "sweep" / "trials" / "trial-0" / arm
-    trial.mkdir(parents=True, exist_ok=True)
+    place = sweep_dir(recipe, arm) / "sweep" / "trials" / f"trial-{trial}" / arm
+    place.mkdir(parents=True, exist_ok=True)
     inputs = {"arm": arm, "recipe": {"train": {arm: {"learning_rate": rate}}}}
-    (trial / "inputs.json").write_text(json.dumps(inputs))
-    lines = [{"step": 1, "loss": 2.0}, {"step": 2, "eval_loss": 1.5, "eval_rewards/accuracies": 0.75}]
-    (trial / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    (place / "inputs.json").write_text(json.dumps(inputs))
+    lines = [{"step": 1, "loss": 2.0}, {"step": 2, "eval_loss": 1.5, "eval_rewards/accuracies": accuracy}]
+    (place / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
 
 
 def test_what_was_found_is_kept_for_its_inputs(tmp_path: Path) -> None:
@@ -74,7 +77,44 @@ def test_what_was_found_is_kept_for_its_inputs(tmp_path: Path) -> None:
     same = recipe_in(tmp_path, *chosen_overrides(recipe, {"orpo": 3e-4, "dpo": 1e-3}), "compare.prompts=5")
     assert chosen(same, "orpo")
     for other in ("train.orpo.beta=0.2", "compare.tune.max_steps=11", "train.lora_r=8", "seeds=[1]"):
-        assert chosen(recipe_in(tmp_path, other), "orpo") is None
+        changed = recipe_in(tmp_path, other)
+        assert chosen(changed, "orpo") is None
+        assert sweep_dir(changed, "orpo") != sweep_dir(recipe, "orpo")  # which holds another study
+
+
+def test_other_pairs_in_the_same_file_are_searched_again(tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    lines = [{"prompt": f"{n}?", "chosen": "yes", "rejected": "no"} for n in range(20)]
+    pairs.write_text("\n".join(map(json.dumps, lines)))
+    where = (f"data.train={pairs}",)
+    first = sweep_dir(recipe_in(tmp_path, *where), "orpo")
+    pairs.write_text("\n".join(map(json.dumps, lines[1:])))
+    resolve.cache_clear()  # as another process reads them
+    assert sweep_dir(recipe_in(tmp_path, *where), "orpo") != first
+
+
+def test_figures_that_are_no_numbers_are_kept_as_none(tmp_path: Path) -> None:
+    recipe = recipe_in(tmp_path)
+    sweep_left(recipe, "orpo", 3e-4)
+    sweep_left(recipe, "orpo", 1e-3, accuracy=float("nan"), trial=1)
+    assert note_chosen(recipe, "orpo") == 3e-4
+    found = chosen(recipe, "orpo")
+    assert found and [trial["accuracy"] for trial in found["trials"]] == [0.75, None]
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_recipe_that_stops_early_can_be_searched(tmp_path: Path) -> None:
+    more = ("train.eval_steps=2", "train.early_stopping_patience=2")
+    overrides = [f"output_dir={tmp_path}", *more, *sweep_overrides(recipe_in(tmp_path, *more), "orpo")]
+    assert load_recipe(PATH, overrides).train.early_stopping_patience is None
+
+
+def test_what_the_report_would_fail_on_is_said_first(tmp_path: Path) -> None:
+    check_inputs(recipe_in(tmp_path))
+    with pytest.raises(InputError, match=r"votes\.jsonl"):
+        check_inputs(recipe_in(tmp_path, f"compare.votes={tmp_path / 'votes.jsonl'}"))
+    with pytest.raises(InputError, match=r"give measure: \{\}"):
+        recipe_in(tmp_path, "compare={ship_by: preference_accuracy}")
 
 
 def test_best_rate_is_the_gentlest_of_the_best() -> None:
@@ -84,7 +124,7 @@ def test_best_rate_is_the_gentlest_of_the_best() -> None:
     assert best_rate(trials((1e-4, 0.5, 0.6), (3e-4, 1.0, 0.2), (1e-3, 1.0, 0.001))) == 3e-4
     assert best_rate(trials((1e-4, 0.5, 0.6), (3e-4, 0.6, 3.0))) == 3e-4
     assert best_rate(trials((1e-4, None, 3.2), (3e-4, None, 2.9), (1e-3, None, 2.9))) == 3e-4  # arm sft
-    assert best_rate(trials((1e-4, 0.5, 0.6), (3e-4, None, None), (1e-3, 1.0, float("nan")))) == 1e-4  # died
+    assert best_rate(trials((1e-4, 0.5, 0.6), (3e-4, None, None), (1e-3, 1.0, None))) == 1e-4  # died
 
 
 def test_sft_dpo_is_searched_again_when_sft_is_another(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Profiles of a tiny model: every figure against the model's own logits."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from trimtab.artifacts.errors import InputError
 from trimtab.artifacts.profiles import Profile, profile_path, read_profile, write_profile
 from trimtab.data.read import read_pairs
 from trimtab.data.render import render_pair
@@ -55,6 +57,18 @@ def test_scores_are_the_models_log_probabilities(base: LocalModel, tiny_model: P
     assert [len(found[key]) for key in ("pairs", "general", "answers", "own")] == [3, 4, 2, 2]
     assert all(sample.kl == 0 for sample in found["own"])
     assert all(0 < answer.tokens <= 5 for answer in found["answers"])
+
+
+def test_answers_name_the_pairs_that_they_are_to(base: LocalModel, tiny_model: Path) -> None:
+    tokenizer, pairs = load_tokenizer(tiny_model), read_pairs("sample/heldout")[:3]
+    long = replace(pairs[1], prompt=[{"role": "user", "content": "why? " * 300}])
+    settings = {"prompts": 3, "answer_tokens": 5, "seed": 0}
+    what = asked(tokenizer, [pairs[0], long, pairs[2]], SECTION, max_length=256, **settings)
+    found = measured(base, None, tokenizer, what)
+    assert found["answered"] == [0, 2]
+    assert len(found["answers"]) == 2
+    with pytest.raises(InputError, match="none of the first 3 held-out prompts has less than max_length=256"):
+        asked(tokenizer, [long] * 3, SECTION, max_length=256, **settings)
 
 
 def test_general_text_is_scored_from_its_first_token(base: LocalModel, tiny_model: Path) -> None:
