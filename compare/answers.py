@@ -9,18 +9,16 @@ from tqdm import tqdm
 from trimtab.artifacts.endpoint_key import api_key
 from trimtab.artifacts.errors import GateError
 from trimtab.data.pair import Pair
-from trimtab.data.style import style_faults
 from trimtab.recipes.schema import CompareSection
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One arm's answer to one prompt; ``faults`` says why it is not in the chosen style."""
+    """One arm's answer to one prompt."""
 
     text: str
     finish_reason: str
     tokens: int
-    faults: list[str]
 
 
 def collect_answers(
@@ -61,4 +59,4 @@ async def _answer(client: AsyncOpenAI, arm: str, pair: Pair, max_tokens: int, se
     choice = completion.choices[0]
     text = (choice.message.content or "").strip()
     tokens = completion.usage.completion_tokens if completion.usage else 0
-    return Answer(text, choice.finish_reason, tokens, style_faults(text))
+    return Answer(text, choice.finish_reason, tokens)

@@ -1,7 +1,10 @@
 """Figures as text, for the page and for report.md alike: one place that rounds and says what is not known."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
+from trimtab.compare.cost import YARDSTICK
 from trimtab.compare.figures import BY_NAME, FIGURES
 
 NONE = "–"
@@ -13,6 +16,7 @@ FORMS = {
     "nf4": "NF4, 4 bits",
 }
 SERVED_FORM = "as served"
+_ENDS = ("value", "low", "high")
 COSTS = (
     ("train_seconds", "wall time", lambda v: duration(v)),
     ("device_seconds", "device time", lambda v: duration(v)),
@@ -61,18 +65,61 @@ def rate_cell(rate: float | None, low: float | None = None, high: float | None =
     return f"{rate:.0%} ({low * 100:.0f} to {high * 100:.0f})"
 
 
+def change_cell(name: str, change: dict[str, Any]) -> str:
+    """What export changed, with its interval: shares in points, the perplexity in per cent of what it was."""
+    form, unit = BY_NAME[name].form.strip("+"), ""
+    if name == "general_perplexity":  # its change is of the logarithm
+        change, form, unit = {key: change[key] and math.expm1(change[key]) * 100 for key in _ENDS}, ".1f", "%"
+    elif form == ".0%":
+        change, form, unit = {key: change[key] and change[key] * 100 for key in _ENDS}, ".0f", " points"
+    value, *ends = (f"{change[key]:+z{form}}" for key in _ENDS if change[key] is not None)
+    return f"{value}{unit} ({' to '.join(ends)})" if ends else f"{value}{unit}"
+
+
+def controlled_cell(row: dict[str, Any]) -> str:
+    """The win rate at equal length."""
+    return rate_cell(row["controlled"], row["controlled_low"], row["controlled_high"])
+
+
+def judge_note(report: dict[str, Any]) -> str:
+    """Which judge ruled on what; empty where none did."""
+    found = next((row["judge"] for row in report["wins"] if row["judge"]), None)
+    if found is None:
+        return ""
+    return (
+        f"The judge is {found['judge']}, asked in both orders of the answers of the models "
+        f"{form_name(found['form'])}, seed {found['seed']}, to {found['prompts']} prompts; what it does not "
+        "decide is a tie."
+    )
+
+
 def cost_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
     """A row for each figure of cost that is known, a cell an arm: the amount, and its share of SFT then DPO."""
     rows = []
     for key, label, form in COSTS:
-        cells = []
-        for one in report["cost"].values():
-            value, share = one["total"].get(key), one["share"].get(key)
-            text = NONE if value is None else form(value)
-            cells.append(f"{text} · {share:.0%}" if share is not None and one["arm"] != "sft-dpo" else text)
+        cells = [_cost_cell(one, key, form) for one in report["cost"].values()]
         if any(cell != NONE for cell in cells):
             rows.append((label, *cells))
     return rows
+
+
+def _cost_cell(one: dict[str, Any], key: str, form: Callable[[float], str]) -> str:
+    value, share = one["total"][key], one["share"][key]
+    if value is None:
+        return NONE
+    text = _ranged(form(value), *(form(end) for end in one["total_interval"][key] or ()))
+    if share is None or one["arm"] == YARDSTICK:
+        return text
+    return f"{text} · {_ranged(f'{share:.0%}', *(f'{end:.0%}' for end in one['share_interval'][key] or ()))}"
+
+
+def _ranged(text: str, *ends: str) -> str:
+    """With the interval, unless that is narrower than what is written; the unit once where all have the same."""
+    if not ends or ends[0] == ends[1]:
+        return text
+    unit = text.lstrip("0123456789.,")
+    low, high = (end.removesuffix(unit) for end in ends) if all(end.endswith(unit) for end in ends) else ends
+    return f"{text} ({low} to {high})"
 
 
 def stage_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -92,19 +139,3 @@ def stage_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
         for name, parts in stages.items()
     ]
     return [("", *(label for _, label, _ in known)), *rows]
-
-
-def win(report: dict[str, Any], one: str, other: str) -> dict[str, Any] | None:
-    """The win rate of ``one`` against ``other``, turned round where the report has it so."""
-    for row in report["wins"]:
-        if (row["one"], row["other"]) == (one, other):
-            return dict(row)
-        if (row["one"], row["other"]) == (other, one):
-            turned = dict(row, one=one, other=other, rate=1 - row["rate"])
-            turned["low"], turned["high"] = (None if row[end] is None else 1 - row[end] for end in ("high", "low"))
-            turned["controlled"] = None if row["controlled"] is None else 1 - row["controlled"]
-            turned["votes"] = row["votes"] and row["votes"][::-1]
-            if row["judge"]:
-                turned["judge"] = dict(row["judge"], rate=1 - row["judge"]["rate"])
-            return turned
-    return None

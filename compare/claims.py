@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab.compare.cost import PEAK, BySeed, ratio
+from trimtab.compare.wins import win
+
 TUTORIALS = "tutorials; no measurement with them was found"
 PAPER = "Hong, Lee and Thorne, ORPO: Monolithic Preference Optimization without Reference Model, arXiv 2403.07691"
 
@@ -32,30 +35,37 @@ CLAIMS = (
         PAPER + ", on the forward passes; the share of the whole from tutorials",
         "matrix_flops",
     ),
-    Claim("peak memory of ORPO over that of DPO: no reference model", 0.50, 0.50, TUTORIALS, "peak_memory_mib"),
+    Claim("peak memory of ORPO over that of DPO: no reference model", 0.50, 0.50, TUTORIALS, PEAK),
     Claim("win rate of ORPO's answers against SFT's", 0.70, 0.70, TUTORIALS, "orpo"),
     Claim("win rate of SFT-then-DPO's answers against SFT's", 0.68, 0.68, TUTORIALS, "sft-dpo"),
 )
 
 
-def measured_claims(cost: dict[str, Any], wins: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def measured_claims(cost: dict[str, Any], wins: list[dict[str, Any]], confidence: float) -> list[dict[str, Any]]:
     """Each claim with its measured figure, None where the arms it takes are not there, and what to make of it."""
-    return [_row(claim, *_measured(claim, cost, wins)) for claim in CLAIMS]
+    return [_row(claim, *_measured(claim, cost, wins, confidence)) for claim in CLAIMS]
 
 
 def _measured(
-    claim: Claim, cost: dict[str, Any], wins: list[dict[str, Any]]
+    claim: Claim, cost: dict[str, Any], wins: list[dict[str, Any]], confidence: float
 ) -> tuple[float | None, float | None, float | None]:
     if claim.key in ("orpo", "sft-dpo"):
-        for win in wins:
-            if (win["one"], win["other"]) == (claim.key, "sft"):
-                return win["rate"], win["low"], win["high"]
-            if (win["one"], win["other"]) == ("sft", claim.key):
-                low, high = (None if win[end] is None else 1 - win[end] for end in ("high", "low"))
-                return 1 - win["rate"], low, high
+        found = win(wins, claim.key, "sft")
+        return (found["rate"], found["low"], found["high"]) if found else (None, None, None)
+    if claim.key == PEAK:
+        own, other = _peaks(cost, "orpo"), _peaks(cost, "dpo") or _peaks(cost, "sft-dpo")
+        share = ratio(own, other, confidence) if own and other else None
+        return (share.value, share.low, share.high) if share else (None, None, None)
+    if "orpo" not in cost:
         return None, None, None
-    share = cost.get("orpo", {}).get("share", {}).get(claim.key)
-    return share, None, None
+    low, high = cost["orpo"]["share_interval"][claim.key] or (None, None)
+    return cost["orpo"]["share"][claim.key], low, high
+
+
+def _peaks(cost: dict[str, Any], arm: str) -> BySeed | None:
+    """Of the arm's own stage alone: of sft-dpo its DPO, without the SFT before it."""
+    found: BySeed | None = cost.get(arm, {}).get("by_seed", {}).get(arm, {}).get(PEAK)
+    return found
 
 
 def _row(claim: Claim, value: float | None, low: float | None, high: float | None) -> dict[str, Any]:

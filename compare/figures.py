@@ -96,16 +96,27 @@ _OF_TEXT: dict[FigureName, Callable[[str], float]] = {
 }
 
 
-def values(profiles: dict[str, list[Profile]], classifier: StyleClassifier, *, style: bool) -> dict[str, ByArm]:
+def values(
+    profiles: dict[str, list[Profile]],
+    classifier: StyleClassifier,
+    *,
+    style: bool,
+    opponents: dict[str, list[Profile]] | None = None,
+) -> dict[str, ByArm]:
     """Values of every figure that the profiles have, by figure and arm. ``style``: the data has the style that the
-    program checks."""
+    program checks. ``opponents``: whose answers an arm's win rate is against, but for its own; None: those of
+    ``profiles``."""
     found: dict[str, ByArm] = {}
     for arm, seeds in profiles.items():
         for name, rows in _of_arm(seeds, classifier).items():
             if all(len(row) for row in rows) and (style or name != "style_rate"):
                 found.setdefault(name, {})[arm] = np.array(rows, dtype=float)
-    if len(scores := _scores(profiles, classifier)) > 1:
-        found["win_rate"] = {arm: _against_others(arm, scores) for arm in scores}
+    scores, others = _scores(profiles, classifier), _scores(opponents or profiles, classifier)
+    if len(others) > 1:
+        found["win_rate"] = {
+            arm: np.mean([outcomes(own, other) for name, other in others.items() if name != arm], axis=0)
+            for arm, own in scores.items()
+        }
     return {figure.name: found[figure.name] for figure in FIGURES if figure.name in found}
 
 
@@ -150,14 +161,6 @@ def log_odds(profiles: list[Profile], classifier: StyleClassifier) -> np.ndarray
     return np.array([classifier.log_odds([a.text for a in p.answers]) for p in profiles])
 
 
-def paired(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both with as many seeds: where they differ, the first seed alone stands for the one that has more, unless
-    the other has one seed only, which then stands beside each."""
-    if len(one) == len(other) or 1 in (len(one), len(other)):
-        return np.broadcast_arrays(one, other)  # type: ignore[return-value]
-    return one[:1], other[:1]
-
-
 def _of_arm(seeds: list[Profile], classifier: StyleClassifier) -> dict[str, list[np.ndarray]]:
     rows: dict[str, list[np.ndarray]] = {}
     for profile in seeds:
@@ -179,10 +182,3 @@ def _of_arm(seeds: list[Profile], classifier: StyleClassifier) -> dict[str, list
 
 def _scores(profiles: dict[str, list[Profile]], classifier: StyleClassifier) -> ByArm:
     return {arm: log_odds(seeds, classifier) for arm, seeds in profiles.items() if seeds[0].answers}
-
-
-def _against_others(arm: str, scores: ByArm) -> np.ndarray:
-    """The mean outcome of ``arm`` against each other arm, at every prompt."""
-    rows = [outcomes(*paired(scores[arm], other)) for name, other in scores.items() if name != arm]
-    most = max(len(row) for row in rows)
-    return np.mean([np.broadcast_to(row, (most, row.shape[1])) for row in rows if len(row) in (1, most)], axis=0)

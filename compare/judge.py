@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.artifacts.errors import GateError
+from trimtab.compare.texts import words
 from trimtab.data.pair import Message
 from trimtab.judge.cache import JudgeCache
 from trimtab.judge.ruling import Question, Ruled, judge
@@ -17,9 +18,10 @@ _WON = {"first": 1.0, "second": 0.0}  # all else is a tie
 def judge_arms(
     section: ArmJudgeSection, prompts: list[list[Message]], answers: dict[str, list[str]], run_dir: Path
 ) -> list[dict[str, Any]]:
-    """A row for each pair of arms: ``rate`` of the first one's wins, ties half; ``swayed``: how often the verdict
-    followed the order instead of the answer, and ``unreadable``: on how many prompts there was none, which both
-    count as ties. Prints what it cost. GateError when the judge fails; what it answered is kept."""
+    """A row for each pair of arms: at each prompt whether the first one ``won`` (1, 0, a tie 0.5) and by how many
+    words its answer is ``longer``; ``swayed``: how often the verdict followed the order instead of the answer, and
+    ``unreadable``: on how many prompts there was none, which both count as ties. Prints what it cost. GateError
+    when the judge fails; what it answered is kept."""
     arms = [(one, other) for other, one in combinations(answers, 2)]
     asked = [
         [Question(*each) for each in zip(prompts[: section.prompts], answers[one], answers[other], strict=False)]
@@ -37,19 +39,17 @@ def judge_arms(
         )
     rest = iter(ruled)
     return [
-        _row(one, other, section.model, [next(rest) for _ in questions])
+        {"one": one, "other": other, "judge": section.model} | _ruled(questions, [next(rest) for _ in questions])
         for (one, other), questions in zip(arms, asked, strict=True)
     ]
 
 
-def _row(one: str, other: str, model: str, ruled: list[Ruled]) -> dict[str, Any]:
+def _ruled(questions: list[Question], ruled: list[Ruled]) -> dict[str, Any]:
     swayed = sum(set(each.said) == {"first", "second"} for each in ruled)
     return {
-        "one": one,
-        "other": other,
-        "judge": model,
         "prompts": len(ruled),
-        "rate": sum(_WON.get(each.ruling, 0.5) for each in ruled) / len(ruled),
+        "won": [_WON.get(each.ruling, 0.5) for each in ruled],
+        "longer": [len(words(each.first)) - len(words(each.second)) for each in questions],
         "swayed": swayed / len(ruled),
         "unreadable": sum(each.ruling == "unreadable" for each in ruled),
     }

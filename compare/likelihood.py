@@ -1,16 +1,8 @@
 """Whether a model is still the one it was: perplexity on general text, KL to the base on its own samples."""
 
-import math
-
 import numpy as np
 
 from trimtab.artifacts.profiles import OwnSample, Scored
-
-
-def perplexity(passages: list[Scored]) -> float:
-    """exp of the mean negative log-probability over all passages' tokens."""
-    tokens = sum(passage.tokens for passage in passages)
-    return math.exp(-sum(passage.logprob for passage in passages) / tokens)
 
 
 def passage_nll(passages: list[Scored]) -> np.ndarray:

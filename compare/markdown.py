@@ -2,7 +2,17 @@
 
 from typing import Any
 
-from trimtab.compare.cells import cost_rows, figure_cell, figure_names, form_name, rate_cell, win
+from trimtab.compare.cells import (
+    NONE,
+    controlled_cell,
+    cost_rows,
+    figure_cell,
+    figure_names,
+    form_name,
+    judge_note,
+    rate_cell,
+)
+from trimtab.compare.cost import YARDSTICK
 from trimtab.compare.figures import BY_NAME
 from trimtab.compare.page import interval_note, measured_how
 
@@ -19,23 +29,36 @@ def render_markdown(report: dict[str, Any]) -> str:
     parts += [_table(["", *arms], rows), interval_note(report)]
     if report["cost"]:
         costs = [list(row) for row in cost_rows(report)]
-        parts += ["Cost of training, with its share of SFT then DPO:", _table(["", *report["cost"]], costs)]
+        share = ", with its share of SFT then DPO" if YARDSTICK in report["cost"] else ""
+        parts += [f"Cost of training{share}:", _table(["", *report["cost"]], costs)]
     if report["wins"]:
-        matrix = [[one, *(_win(report, one, other) for other in arms)] for one in arms]
-        parts += ["The row's win rate against the column:", _table(["", *arms], matrix)]
+        parts += [f"Win rates of the models {form_name(report['form'])}, by the classifier:", _wins(report)]
+        parts += [note] if (note := judge_note(report)) else []
     claims = [
         [row["claim"], row["claimed"], rate_cell(row["measured"], row["low"], row["high"]), row["verdict"]]
         for row in report["claims"]
     ]
     parts += ["Claims and measurements:", _table(["", "claimed", "measured", ""], claims)]
     if report["forms"]:
-        parts += ["After each export step:", _forms(report)]
+        parts += ["After each export step (index.html has all figures, and the changes):", _forms(report)]
     return "\n\n".join(parts) + "\n"
 
 
-def _win(report: dict[str, Any], one: str, other: str) -> str:
-    found = win(report, one, other)
-    return "" if found is None else rate_cell(found["rate"])
+def _wins(report: dict[str, Any]) -> str:
+    rows = [_win(row) for row in report["wins"]]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return _table(list(names), [[row.get(name, NONE) for name in names] for row in rows])
+
+
+def _win(row: dict[str, Any]) -> dict[str, str]:
+    cells = {"": f"{row['one']} against {row['other']}"}
+    cells |= {"win rate": rate_cell(row["rate"], row["low"], row["high"]), "at equal length": controlled_cell(row)}
+    if judge := row["judge"]:
+        cells["by the judge"] = rate_cell(judge["rate"], judge["low"], judge["high"])
+        cells["by the judge, at equal length"] = controlled_cell(judge)
+    if row["votes"]:
+        cells["votes"] = "{} to {}".format(*row["votes"])
+    return cells
 
 
 def _forms(report: dict[str, Any]) -> str:

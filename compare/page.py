@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 
 from trimtab.compare import page_tables as tables
-from trimtab.compare.cells import form_name
+from trimtab.compare.cells import form_name, judge_note
 from trimtab.compare.charts import dots, lines, scatter
+from trimtab.compare.cost import YARDSTICK
 from trimtab.compare.figures import BY_NAME
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -96,16 +97,18 @@ def _sections(report: dict[str, Any]) -> list[str]:
         _section(
             "wins",
             "Which answers win",
-            "At each prompt two arms' answers are compared by the style classifier; ties count half. Below: "
-            "what the rate would be if both answers were equally long, so that length alone wins nothing.",
+            "At each prompt the classifier compares two arms' answers, of the models "
+            f"{form_name(report['form'])}; ties count half. Below: what the rate would be if both answers were "
+            f"equally long, so that length alone wins nothing. {judge_note(report)}".rstrip(),
             tables.win_matrix(report) if report["wins"] else "",
         ),
         _section(
             "drift",
             "What export did",
-            "Merging rounds the update into the weights, 4 bits round all of them. Bold: a change from the "
-            "model as trained that is more than chance, on the same prompts.",
-            tables.drift_table(report) if report["forms"] else "",
+            "Merging rounds the update into the weights, 4 bits round all of them. Small: the change from the "
+            "model as trained, the first seed's, on the same prompts; bold: more than chance. Win rates are "
+            "against the other arms as trained, so that they tell what export did to this arm.",
+            tables.drift_tables(report) if report["forms"] else "",
         ),
         _training(report),
         _section(
@@ -114,7 +117,13 @@ def _sections(report: dict[str, Any]) -> list[str]:
             "Through the endpoint, of the models as served.",
             tables.lm_eval_table(report) if report["lm_eval"] else "",
         ),
-        _section("answers", "Answers side by side", "", _side_by_side(report)),
+        _section(
+            "answers",
+            "Answers side by side",
+            f"Greedy answers of the models {form_name(report['answers_form'])}, seed {report['seeds'][0]}, and "
+            "the two in the data.",
+            _side_by_side(report),
+        ),
         _section("made", "What exactly was compared", "", tables.digests_table(report) + _recipe(report)),
     ]
     named = [one for one in found if one]
@@ -158,10 +167,15 @@ def _cost(report: dict[str, Any]) -> tuple[str, str, str] | None:
             points,
             figure.form,
         )
-    text = (
-        "Of training alone, means over seeds; each arm's search of learning rates has the same number of trials. "
-        "Percentages are of SFT then DPO, whose two stages each see the same pairs for the same number of steps."
-    )
+    text = "Of training alone."
+    if len(report["seeds"]) > 1:
+        text = f"Of training alone, means over seeds with their {report['confidence']:.0%} intervals."
+    if report["tuned"]:
+        text += " Each arm's search of learning rates, which is not in it, has the same number of trials"
+        text += "; that of SFT then DPO comes after SFT's." if YARDSTICK in report["tuned"] else "."
+    if YARDSTICK in report["cost"]:
+        text += " Percentages are of SFT then DPO, whose two stages each see the same pairs for the same number "
+        text += "of steps."
     return _section("cost", "What it costs", text, content)
 
 
@@ -169,6 +183,7 @@ def _training(report: dict[str, Any]) -> tuple[str, str, str] | None:
     charts = []
     for title, key, form in (
         ("Training loss", "loss", ".2f"),
+        ("Loss of the chosen answers alone", "nll_loss", ".2f"),
         ("Accuracy on the pairs of each step", "rewards/accuracies", ".0%"),
         ("Margin between chosen and rejected", "rewards/margins", ".2f"),
     ):
@@ -181,6 +196,8 @@ def _training(report: dict[str, Any]) -> tuple[str, str, str] | None:
             "<h3>The search of learning rates</h3><p>The same values for each arm, on training pairs kept apart "
         )
         content += f"from training and from the held-out ones.</p>{tables.tuning_table(report)}"
+        if edge := tables.at_an_edge(report):
+            content += f"<p>{escape(edge)}</p>"
     text = "Each method's loss, accuracy and margin are its own: compare shapes, not heights."
     return _section("training", "Training", text, content)
 

@@ -40,27 +40,30 @@ def build(
     judged: list[Tree] | None = None,
     lm_eval: Tree | None = None,
 ) -> Tree:
-    """The report. ``served``: the manifest of each arm's shipped artifact; ``manifests``: of its trainings."""
+    """The report. ``served``: the manifest of each arm's shipped artifact; ``manifests``: of its trainings;
+    ``judged``: of the first seed's answers, the served ones where there are any."""
     main_form = recipe.trained_kind if recipe.compare.measure else SERVED
     main = profiles[main_form]
+    shown_form = SERVED if SERVED in profiles else main_form  # of the answers that are shown, and judged
+    ruled = [_judged(row, recipe, shown_form) for row in judged or []]
     style = sum(in_chosen_style(pair.answers[0]) for pair in pairs) > len(pairs) / 2
     by_figure = fig.values(main, classifier, style=style)
-    report = _heading(recipe, main_form, main, style)
+    report = _heading(recipe, main_form, main, style) | {"answers_form": shown_form}
     report |= _measured(by_figure, recipe)
     report |= {
         "forms": _forms(profiles, main_form, classifier, recipe, style),
         "own_figures": {arm: _own(runs) for arm, runs in manifests.items()},
-        "wins": _wins(main, classifier, recipe, votes or [], judged or []),
-        "cost": {a: asdict(one) for a, one in costs(_metrics(manifests)).items()},
+        "wins": _wins(main, classifier, recipe, votes or [], ruled),
+        "cost": {a: asdict(one) for a, one in costs(_metrics(manifests), recipe.compare.confidence).items()},
         "classifier": {key: value for key, value in vars(classifier).items() if key != "model"},
         "tuned": tuned or {},
         "lm_eval": lm_eval or {},
         "curves": curves or {},
     }
-    report["claims"] = measured_claims(report["cost"], report["wins"])
+    report["claims"] = measured_claims(report["cost"], report["wins"], recipe.compare.confidence)
     report["verdict"] = asdict(decide(report, recipe.compare))
     report["arms"] = [table_row(arm, recipe, report, manifests, served[arm], main) for arm in recipe.arms]
-    report["answers"] = side_by_side(pairs, profiles.get(SERVED, main), style)
+    report["answers"] = side_by_side(pairs, profiles[shown_form], style)
     return report | _origin(recipe, manifests, served)
 
 
@@ -128,51 +131,48 @@ def _by_seed(name: str, rows: np.ndarray) -> list[float]:
 
 
 def _differences(by_figure: dict[str, fig.ByArm], recipe: Recipe) -> Tree:
-    """Of every arm from every other, by figure; that of the perplexity is in nats of its logarithm."""
+    """Of every arm from every other, by figure."""
     found: Tree = {}
-    section = recipe.compare
     for name, by_arm in by_figure.items():
         if name.startswith("distinct_"):
             continue
         for one, rows in by_arm.items():
             for other, others in by_arm.items():
                 if one != other:
-                    change = difference(
-                        rows,
-                        others,
-                        resamples=section.bootstrap,
-                        confidence=section.confidence,
-                        bounds=fig.BY_NAME[name].bounds,
-                    )
+                    change = _change(name, rows, others, recipe)
                     found.setdefault(one, {}).setdefault(other, {})[name] = _plain(change)
     return found
 
 
+def _change(name: str, one: np.ndarray, other: np.ndarray, recipe: Recipe) -> Estimate:
+    """The paired difference; that of the perplexity is in nats of its logarithm."""
+    if name.startswith("distinct_"):  # of all answers together: no prompts to pair
+        return Estimate(float(one.mean() - other.mean()))
+    section = recipe.compare
+    return difference(
+        one,
+        other,
+        resamples=section.bootstrap,
+        confidence=section.confidence,
+        bounds=fig.BY_NAME[name].bounds,
+    )
+
+
 def _forms(profiles: Profiles, main: str, classifier: StyleClassifier, recipe: Recipe, style: bool) -> Tree:
-    """Each arm's figures in every form, of the exported seed, and the change from the form that was trained."""
+    """Each arm's figures in every form, of the exported seed, and the change from the form that was trained. Win
+    rates are against the other arms as trained: what changes is the arm alone."""
     if len(profiles) < 2:
         return {}
     found: Tree = {}
-    section = recipe.compare
     trained = {arm: seeds[:1] for arm, seeds in profiles[main].items()}
+    before = fig.values(trained, classifier, style=style)
     for form, by_arm in profiles.items():
-        values = fig.values({arm: seeds[:1] for arm, seeds in by_arm.items()}, classifier, style=style)
-        before = fig.values({arm: trained[arm] for arm in by_arm}, classifier, style=style)
-        for name, rows_of in values.items():
+        first = {arm: seeds[:1] for arm, seeds in by_arm.items()}
+        for name, rows_of in fig.values(first, classifier, style=style, opponents=trained).items():
             for arm, rows in rows_of.items():
-                cell = _plain(fig.figure_estimate(fig.BY_NAME[name], rows, section))
-                old = before.get(name, {}).get(arm)
-                if form != main and old is not None and not name.startswith("distinct_"):
-                    n = min(rows.shape[1], old.shape[1])
-                    cell["change"] = _plain(
-                        difference(
-                            rows[:, :n],
-                            old[:, :n],
-                            resamples=section.bootstrap,
-                            confidence=section.confidence,
-                            bounds=fig.BY_NAME[name].bounds,
-                        )
-                    )
+                cell = _plain(fig.figure_estimate(fig.BY_NAME[name], rows, recipe.compare))
+                if form != main and arm in before.get(name, {}):
+                    cell["change"] = _plain(_change(name, rows, before[name][arm], recipe))
                 found.setdefault(arm, {}).setdefault(form, {})[name] = cell
     return found
 
@@ -201,31 +201,31 @@ def _wins(
 ) -> list[Tree]:
     """A row for each pair of arms, each pair once, the arm that comes later in the recipe first."""
     arms = [arm for arm in recipe.arms if main.get(arm) and main[arm][0].answers]
+    odds = {arm: fig.log_odds(main[arm], classifier) for arm in arms}
+    words = {arm: fig.answer_words(main[arm]) for arm in arms}
     rows = []
     for place, other in enumerate(arms):
         for one in arms[place + 1 :]:
-            ours, theirs = fig.paired(fig.log_odds(main[one], classifier), fig.log_odds(main[other], classifier))
-            long, short = fig.paired(fig.answer_words(main[one]), fig.answer_words(main[other]))
-            found = win_rate(
-                one,
-                other,
-                outcomes(ours, theirs),
-                long - short,
-                resamples=recipe.compare.bootstrap,
-                confidence=recipe.compare.confidence,
-            )
             better, worse = of_votes(votes, one, other)
             rows.append(
                 {
                     "one": one,
                     "other": other,
-                    "rate": round(found.rate.value, 6),
-                    "low": found.rate.low,
-                    "high": found.rate.high,
-                    "controlled": found.controlled,
-                    "ties": round(found.ties, 6),
+                    **_win_row(outcomes(odds[one], odds[other]), words[one] - words[other], recipe),
                     "votes": [better, worse] if better + worse else None,
                     "judge": next((j for j in judged if (j["one"], j["other"]) == (one, other)), None),
                 }
             )
     return rows
+
+
+def _judged(row: Tree, recipe: Recipe, form: str) -> Tree:
+    """A judge's rulings as a rate, with what they are of."""
+    told = {key: value for key, value in row.items() if key not in ("won", "longer")}
+    found = _win_row(np.array(row["won"]), np.array(row["longer"]), recipe)
+    return told | {"form": form, "seed": recipe.seed} | found
+
+
+def _win_row(won: np.ndarray, longer: np.ndarray, recipe: Recipe) -> Tree:
+    section = recipe.compare
+    return win_rate(won, longer, resamples=section.bootstrap, confidence=section.confidence).as_row()

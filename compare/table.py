@@ -1,9 +1,10 @@
-"""The comparison as tables for a terminal. The column texts serve the page too."""
+"""The comparison as tables for a terminal; the README shows the first of them."""
 
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 COLUMNS = (
     "arm",
@@ -15,16 +16,16 @@ COLUMNS = (
 )
 
 
-def cells(row: dict[str, Any], prompts: int) -> tuple[str, ...]:
-    """One arm's figures as text, in the order of COLUMNS."""
+def cells(row: dict[str, Any], answers: int) -> tuple[str, ...]:
+    """One arm's figures as text, in the order of COLUMNS; ``answers``: how many it gave, over all seeds."""
     seconds, memory, kl = row["train_seconds"], row["peak_memory_mib"], row["quantized_kl"]
-    in_style = round(row["chosen_style_rate"] * prompts)
+    in_style = round(row["chosen_style_rate"] * answers)
     return (
         row["arm"],
         f"{seconds:.0f} s" if seconds else "–",
         f"{memory / 1024:.1f} GiB" if memory else "–",
         f"{row['preference_accuracy']:.0%} of {row['preference_pairs']}",
-        f"{row['chosen_style_rate']:.0%} ({in_style}/{prompts})",
+        f"{row['chosen_style_rate']:.0%} ({in_style}/{answers})",
         f"{kl:.3f} nats" if kl is not None else "–",
     )
 
@@ -34,16 +35,22 @@ def print_tables(report: dict[str, Any], side_by_side: int) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
-    figures = Table(title=f"{report['name']}: {report['model']}, served as {report['artifact']}")
+    title = f"{report['name']}: {report['model']}, served as {report['artifact']}"
+    figures = Table(title=Text(title, style="table.title"))
     for column in COLUMNS:
         figures.add_column(column, justify="left" if column == "arm" else "right")
     for row in report["arms"]:
-        figures.add_row(*cells(row, report["prompts"]))
+        figures.add_row(*cells(row, report["prompts"] * _seeds(report, row["arm"])))
     console.print(figures)
     arms = [row["arm"] for row in report["arms"]]
     for answer in report["answers"][:side_by_side]:
-        table = Table(title=answer["prompt"], title_justify="left", title_style="bold", expand=True)
+        table = Table(title=Text(answer["prompt"], style="bold"), title_justify="left", expand=True)
         for arm in reversed(arms):
             table.add_column(arm, ratio=1, overflow="fold")
-        table.add_row(*(answer[arm]["text"] for arm in reversed(arms)))
-        console.print(table, markup=False)
+        table.add_row(*(Text(answer[arm]["text"]) for arm in reversed(arms)))  # a str would be read as markup
+        console.print(table)
+
+
+def _seeds(report: dict[str, Any], arm: str) -> int:
+    """How many seeds the arm's answers are of: the base has one."""
+    return len(report["by_seed"]["style_score"][arm])

@@ -19,6 +19,7 @@ from trimtab.recipes.schema import Recipe
 
 SKILL = {"base": 0.05, "sft": 0.55, "dpo": 0.2, "sft-dpo": 0.7, "orpo": 0.75}
 SECONDS = {"sft": 41.0, "dpo": 96.0, "sft-dpo": 99.0, "orpo": 68.0}
+MEMORY = {"sft": 3600, "dpo": 3200, "sft-dpo": 3300, "orpo": 2400}
 SEEDS = (0, 1, 2)
 OVERRIDES = [
     "name=small",
@@ -69,7 +70,7 @@ def _training(recipe: Recipe, arm: str, seed: int, skill: float) -> dict[str, An
         "device_seconds": seconds * 1.8,
         "matrix_flops": seconds * 2.0e11,
         "tokens_seen": 16_000,
-        "peak_memory_mib": 3100,
+        "peak_memory_mib": MEMORY[arm] + 40 * seed * (arm == "orpo"),
         "energy_joules": None,
         "eval_loss": 2.0 - skill,
     }
@@ -82,6 +83,8 @@ def _curves(arm: str, seed: int) -> list[dict[str, float]]:
     rng, lines = np.random.default_rng([seed, len(arm)]), []
     for step in range(1, 25):
         line = {"step": step, "loss": 3.2 - 0.05 * step + 0.1 * rng.normal()}
+        if "dpo" not in arm:
+            line["nll_loss"] = line["loss"] - 0.1
         if arm != "sft":
             line |= {"rewards/accuracies": min(1.0, 0.5 + 0.02 * step), "rewards/margins": 0.01 * step}
         lines.append(line)

@@ -34,7 +34,8 @@ def test_the_better_answer_wins_in_both_orders(
         "other": "base",
         "judge": "j",
         "prompts": 4,
-        "rate": pytest.approx((1 + 1 + 0.5 + 0.5) / 4),
+        "won": [1, 1, 0.5, 0.5],
+        "longer": [0, 0, 0, 0],
         "swayed": 0,
         "unreadable": 0,
     }
@@ -48,22 +49,31 @@ def test_the_better_answer_wins_in_both_orders(
 
 def test_a_judge_that_goes_by_the_order_decides_nothing(tmp_path: Path) -> None:
     (row,), _ = rows(first, tmp_path, prompts=2)
-    assert (row["rate"], row["swayed"], row["prompts"]) == (0.5, 1, 2)
+    assert (row["won"], row["swayed"], row["prompts"]) == ([0.5, 0.5], 1, 2)
 
 
 def test_a_tie_in_one_order_is_a_tie_and_no_swaying(tmp_path: Path) -> None:
     said = iter(["1", "tie"])
     (row,), _ = rows(lambda request: chat_answer(f"Verdict: {next(said)}"), tmp_path, prompts=1)
-    assert (row["rate"], row["swayed"], row["unreadable"]) == (0.5, 0, 0)
+    assert (row["won"], row["swayed"], row["unreadable"]) == ([0.5], 0, 0)
 
 
 def test_no_verdict_is_a_tie_that_is_told(tmp_path: Path) -> None:
     (row,), _ = rows(silent, tmp_path)
-    assert (row["rate"], row["swayed"], row["unreadable"]) == (0.5, 0, 3)
-    win = dict.fromkeys(("low", "high", "controlled", "votes"))
-    wins = [win | {"one": "orpo", "other": "base", "rate": 0.5, "judge": row}]
+    assert (row["won"], row["swayed"], row["unreadable"]) == ([0.5] * 4, 0, 3)
+    half = dict.fromkeys(("low", "high", "controlled", "controlled_low", "controlled_high", "votes"))
+    half |= {"rate": 0.5}
+    wins = [half | {"one": "orpo", "other": "base", "judge": row | half}]
     page = win_matrix({"figures": {"base": {}, "orpo": {}}, "wins": wins})
-    assert page.count("50% by j, 3 of 4 unreadable") == 2
+    assert page.count("judge unreadable: 3 of 4") == 2
+
+
+def test_lengths_are_in_words_of_the_first_arms_answer(tmp_path: Path) -> None:
+    said = {"base": ["one two", "a"], "orpo": ["one", "a, b and c"]}
+    with endpoint(longer) as served:
+        section = ArmJudgeSection(url=served.url, model="j")
+        (row,) = judge_arms(section, PROMPTS[:2], said, tmp_path)
+    assert row["longer"] == [-1, 3]
 
 
 def test_a_judge_that_fails_is_an_error_and_goes_on_where_it_was(
@@ -82,7 +92,7 @@ def test_a_judge_that_fails_is_an_error_and_goes_on_where_it_was(
         works[0] = True
         (row,) = judge_arms(section, PROMPTS, ANSWERS, tmp_path)
     assert "asked: 2, cached: 4" in capsys.readouterr().out
-    assert row["rate"] == 0.75
+    assert row["won"] == [1, 1, 0.5, 0.5]
 
 
 def test_a_judge_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
