@@ -72,7 +72,7 @@ def note_chosen(recipe: Recipe, arm: TrainedArm) -> float:
     trials = _trials(directory)
     if not any(map(_ended_well, trials)):
         raise InputError(f"no trial of the sweep of {arm} in {directory} ended well; give the same command again")
-    rate = best_rate(trials)
+    rate = best_rate(arm, trials)
     record = {"learning_rate": rate, "trials": trials, "inputs": _inputs(recipe, arm)}
     path = _record(recipe, arm)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,16 +80,13 @@ def note_chosen(recipe: Recipe, arm: TrainedArm) -> float:
     return rate
 
 
-def best_rate(trials: list[dict[str, Any]]) -> float:
-    """Of the highest accuracy, where there is none (arm sft) of the lowest loss; between equals the smallest.
-
-    Between equals the loss would take the largest: DPO's goes on falling when every pair is right already, and the
-    model away from what it was.
-    """
+def best_rate(arm: TrainedArm, trials: list[dict[str, Any]]) -> float:
+    """Of the lowest loss where that holds the likelihood of the chosen answers (sft, orpo). DPO's does not: it goes
+    on falling when every pair is right already, and the model away from what it was. So DPO's is of the highest
+    accuracy, between equals the smallest."""
     ended = [trial for trial in trials if _ended_well(trial)]
-    best = min(
-        ended, key=lambda t: (-(t["accuracy"] or 0), t["loss"] * (t["accuracy"] is None), t["learning_rate"])
-    )
+    by_loss = arm in ("sft", "orpo")
+    best = min(ended, key=lambda t: (t["loss"] if by_loss else -(t["accuracy"] or 0), t["learning_rate"]))
     return float(best["learning_rate"])
 
 

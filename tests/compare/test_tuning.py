@@ -117,14 +117,18 @@ def test_what_the_report_would_fail_on_is_said_first(tmp_path: Path) -> None:
         recipe_in(tmp_path, "compare={ship_by: preference_accuracy}")
 
 
-def test_best_rate_is_the_gentlest_of_the_best() -> None:
+def test_best_rate() -> None:
     def trials(*rows: tuple[float, float | None, float | None]) -> list[dict[str, float | None]]:
         return [dict(zip(("learning_rate", "accuracy", "loss"), row, strict=True)) for row in rows]
 
-    assert best_rate(trials((1e-4, 0.5, 0.6), (3e-4, 1.0, 0.2), (1e-3, 1.0, 0.001))) == 3e-4
-    assert best_rate(trials((1e-4, 0.5, 0.6), (3e-4, 0.6, 3.0))) == 3e-4
-    assert best_rate(trials((1e-4, None, 3.2), (3e-4, None, 2.9), (1e-3, None, 2.9))) == 3e-4  # arm sft
-    assert best_rate(trials((1e-4, 0.5, 0.6), (3e-4, None, None), (1e-3, 1.0, None))) == 1e-4  # died
+    falling = trials((1e-4, 0.5, 0.6), (3e-4, 1.0, 0.2), (1e-3, 1.0, 0.001))
+    assert best_rate("dpo", falling) == best_rate("sft-dpo", falling) == 3e-4  # the gentlest of the best
+    assert best_rate("orpo", falling) == 1e-3
+    assert best_rate("dpo", trials((1e-4, 0.5, 0.6), (3e-4, 0.6, 3.0))) == 3e-4
+    assert best_rate("sft", trials((1e-4, None, 3.2), (3e-4, None, 2.9), (1e-3, None, 2.9))) == 3e-4
+    assert best_rate("orpo", trials((1e-4, 0.9, 3.2), (3e-4, 0.8, 2.9), (1e-3, 0.9, 4.0))) == 3e-4
+    for arm in ("dpo", "orpo"):
+        assert best_rate(arm, trials((1e-4, 0.5, 0.6), (3e-4, None, None), (1e-3, 1.0, None))) == 1e-4  # died
 
 
 def test_sft_dpo_is_searched_again_when_sft_is_another(tmp_path: Path) -> None:
