@@ -81,9 +81,11 @@ def note_chosen(recipe: Recipe, arm: TrainedArm) -> float:
 
 
 def best_rate(arm: TrainedArm, trials: list[dict[str, Any]]) -> float:
-    """Of the lowest loss where that holds the likelihood of the chosen answers (sft, orpo). DPO's does not: it goes
-    on falling when every pair is right already, and the model away from what it was. So DPO's is of the highest
-    accuracy, between equals the smallest."""
+    """Of the lowest loss where that holds the likelihood of the chosen answers (sft, orpo).
+
+    DPO's does not: it goes on falling when every pair is right already, and the model away from what it was. So
+    its rate is that of the highest accuracy, between equals the smallest.
+    """
     ended = [trial for trial in trials if _ended_well(trial)]
     by_loss = arm in ("sft", "orpo")
     best = min(ended, key=lambda t: (t["loss"] if by_loss else -(t["accuracy"] or 0), t["learning_rate"]))
