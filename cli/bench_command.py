@@ -1,6 +1,6 @@
 """``trimtab bench``: its arguments, and what it does; heavy imports inside."""
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from trimtab.cli.part_or_recipe import whole_number
@@ -78,10 +78,3 @@ def _make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {path}: {error.strerror}; give a folder that can be written") from error
-
-
-def _count(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdigit() else 0
-    if number < 1:
-        raise ArgumentTypeError(f"got {text!r}, needs a whole number of 1 or more")
-    return number

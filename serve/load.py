@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 
 from trimtab.artifacts.endpoint_key import API_KEY, authorization
+from trimtab.artifacts.endpoint_url import endpoint_url
 from trimtab.artifacts.errors import GateError, InputError
 
 # The ``vllm`` command does not start in vLLM's CPU build. All levels in one process: its imports take long.
@@ -76,11 +77,8 @@ class Level:
 
 
 def endpoint_root(url: str) -> str:
-    """The address without a path. InputError when it is none."""
-    root = url.rstrip("/").removesuffix("/v1")
-    if not root.startswith(("http://", "https://")) or root.count("/") != 2:
-        raise InputError(f"{url} is no endpoint; give http://HOST:PORT or http://HOST:PORT/v1")
-    return root
+    """The address without ``/v1``. InputError when it is none, or holds a secret."""
+    return endpoint_url(url).removesuffix("/v1")
 
 
 def served_model(root: str, asked: str | None) -> str:

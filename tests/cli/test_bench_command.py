@@ -120,11 +120,14 @@ def test_addresses_and_models_that_are_not_there(
         ([endpoint.url], "give --model, one of: a, b"),
         ([endpoint.url, "--model", "z"], "does not list it; there are: a, b"),
         (["http://127.0.0.1:1/v1"], "http://127.0.0.1:1/v1/models does not answer"),
-        ([endpoint.url + "/x"], "give http://HOST:PORT"),
-        (["127.0.0.1:8000"], "give http://HOST:PORT"),
+        ([endpoint.url + "/x"], "/v1/x/v1/models does not answer"),
+        (["127.0.0.1:8000"], "needs the form http://HOST:PORT/v1"),
+        (["http://user:secret@127.0.0.1:8000/v1"], "holds no key, password or query"),
     ):
         assert main(["bench", *line]) == 2
-        assert said in capsys.readouterr().err
+        printed = capsys.readouterr().err
+        assert said in printed
+        assert "secret" not in printed
     monkeypatch.delenv("OPENAI_API_KEY")
     assert main(["bench", endpoint.url]) == 2
     assert "needs a key: give it as OPENAI_API_KEY" in capsys.readouterr().err
@@ -136,7 +139,8 @@ def test_addresses_and_models_that_are_not_there(
 def test_the_address_in_its_forms() -> None:
     for url in ("http://h:1", "http://h:1/", "http://h:1/v1", "http://h:1/v1/"):
         assert endpoint_root(url) == "http://h:1"
-    with pytest.raises(InputError, match="no endpoint"):
+    assert endpoint_root("https://h/prefix/v1") == "https://h/prefix"
+    with pytest.raises(InputError, match="needs the form http"):
         endpoint_root("ftp://h/v1")
 
 
