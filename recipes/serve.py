@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from trimtab.recipes.section import Count, Port, Positive, Section
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_ORIGIN = r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:]+\]|[^\s/:@?#A-Z]+)(:\d{1,5})?"
 
 
 class RequestLimits(Section):
@@ -17,13 +18,14 @@ class RequestLimits(Section):
     ``n``: answers (``n``, ``best_of``) and prompts of one request. ``logprobs``: alternatives a token, of answer
     and prompt. ``max_tokens``: of an answer; by default as many as ``max_model_len`` leaves. ``streams``: requests
     of one key (without keys, of all callers) in work at once. ``header_kib``: of the request line and headers.
-    ``send_seconds``: until headers, and again until the body, have come whole. A prompt's tokens are limited by
-    ``max_model_len``.
+    ``send_seconds``: until headers, and again until the body, have come whole. ``read_seconds``: who takes nothing
+    of an answer for so long is cut off. A prompt's tokens are limited by ``max_model_len``.
     """
 
     body_mib: Count = 4
     header_kib: Count = 16
     send_seconds: Positive = 30
+    read_seconds: Positive = 60
     prompt_characters: Count = 200_000
     max_tokens: Count | None = None
     n: Count = 4
@@ -39,21 +41,24 @@ class ServeSection(Section):
     whoever sends the same ``user`` gets the same arm. ``admin_host``, ``admin_port``: where metrics, status and
     reload are; without a port nowhere. ``drain_seconds``: for answers in work when their engine is replaced or
     the endpoint is stopped. ``gpu_memory``: share of each GPU's memory that the engines divide; leave room for
-    one more where artifacts are to be replaced without a pause. ``log_dir``: where each engine's log goes, by
-    default ``serve`` of the run. ``request_log``: a file, or ``stdout``, with a line of JSON a request;
-    ``log_prompts`` adds what was asked. ``tls_certificate``, ``tls_key``: PEM files, for https.
+    one more where artifacts are to be replaced without a pause. ``tensor_parallel_size``: GPUs that an engine's
+    model is split over. ``log_dir``: where each engine's log goes, by default ``serve`` of the run.
+    ``request_log``: a file, or ``stdout``, with a line of JSON a request; ``log_prompts`` adds what was asked.
+    ``tls_certificate``, ``tls_key``: PEM files, for https.
     ``canary_seconds``: between two probes of an engine that is ready; one that answers otherwise, or not within
     ``canary_timeout`` seconds, is taken out and started again. ``keys``: whether requests need a key (``trimtab
     keys``); without, only loopback is listened on. ``key_store``: their file, by default ``TRIMTAB_KEYS`` or
     ``~/.config/trimtab/keys.sqlite``. ``rate_storage``: where requests and tokens a minute are counted,
-    ``redis://HOST:PORT/DB`` for several endpoints that share limits. ``probe_limit``: mean absolute difference in
-    nats a token from the manifest's probe, which was computed in float32; twice that for NF4, whose kernels round
-    more than GPTQ's.
+    ``redis://HOST:PORT/DB`` for several endpoints that share limits. ``allow_origins``: web pages that may use the
+    endpoint from a browser, ``https://chat.example``; with keys also ``*``, all. ``probe_limit``: mean absolute
+    difference in nats a token from the manifest's probe, which was computed in float32; twice that for NF4, whose
+    kernels round more than GPTQ's.
     """
 
     host: str = "127.0.0.1"
     port: Port = 8000
     mode: Literal["release", "adapters"] = "release"
+    tensor_parallel_size: Count = 1
     max_model_len: Annotated[int, Field(ge=128)] = 2048
     max_num_seqs: Count = 16
     kv_cache_gib: Count = 1
@@ -74,6 +79,7 @@ class ServeSection(Section):
     keys: bool = False
     key_store: str | None = None
     rate_storage: str = "memory://"
+    allow_origins: list[str] = Field(default_factory=list)
     limits: RequestLimits = RequestLimits()
 
     @field_validator("aliases", mode="before")
@@ -101,12 +107,25 @@ class ServeSection(Section):
             raise ValueError("a password does not belong in a recipe: give the address as TRIMTAB_RATE_STORAGE")
         return value
 
+    @field_validator("allow_origins")
+    @classmethod
+    def _origins(cls, value: list[str]) -> list[str]:
+        for origin in value:
+            if origin != "*" and not re.fullmatch(_ORIGIN, origin):
+                raise ValueError(f"{origin!r} is no origin: give https://HOST or http://HOST:PORT, lower case")
+        return value
+
     @model_validator(mode="after")
     def _closed_to_strangers(self) -> "ServeSection":
         if not self.keys and not self.on_loopback:
             raise ValueError(
                 f"host {self.host} is open to other machines, and without keys to anyone there: make a key "
                 "(trimtab keys new --name NAME) and set keys=true, or listen on 127.0.0.1"
+            )
+        if not self.keys and "*" in self.allow_origins:
+            raise ValueError(
+                "allow_origins * opens an endpoint without keys to any web page that a browser here shows: "
+                "list the pages' origins, or set keys=true"
             )
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("https needs both: give tls_certificate and tls_key, or neither")
