@@ -19,7 +19,8 @@ from pathlib import Path
 from trimtab.artifacts.errors import InputError
 
 _FORM = re.compile(r"tt-([0-9a-f]{12})-([A-Za-z0-9_-]{43})")
-_USED_EVERY = 60  # seconds between two notes of a key's use
+_USED_EVERY = 60  # seconds between two notes of a key's use, and after one that failed
+_WAIT, _WAIT_TO_NOTE = 5000, 20  # milliseconds for another's lock
 _TABLE = """
 CREATE TABLE IF NOT EXISTS keys (
     id TEXT PRIMARY KEY,
@@ -73,11 +74,11 @@ class KeyStore:
     """The keys in one file, made on first use and readable by its owner alone."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self._not_noted = path, 0.0
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._database = sqlite3.connect(path, isolation_level=None, timeout=5)
+            self._database = sqlite3.connect(path, isolation_level=None, timeout=_WAIT / 1000)
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute(_TABLE)
         except (OSError, sqlite3.DatabaseError) as error:
@@ -133,9 +134,19 @@ class KeyStore:
         now = time.time()
         if not same or key is None or key.state(now) != "valid":
             return None
-        if key.used is None or now - key.used > _USED_EVERY:
-            self._database.execute("UPDATE keys SET used = ? WHERE id = ?", (now, key.id))
+        if now - max(key.used or 0, self._not_noted) > _USED_EVERY:
+            self._note(key, now)
         return key
+
+    def _note(self, key: Key, now: float) -> None:
+        """Note a key's use. Where the disk is full or the file locked, requests are not held up for it."""
+        self._database.execute(f"PRAGMA busy_timeout = {_WAIT_TO_NOTE}")
+        try:
+            self._database.execute("UPDATE keys SET used = ? WHERE id = ?", (now, key.id))
+        except sqlite3.OperationalError:
+            self._not_noted = now
+        finally:
+            self._database.execute(f"PRAGMA busy_timeout = {_WAIT}")
 
     def _rows(self, where: str, *values: str) -> list[tuple[Key, str]]:
         columns = "id, name, rpm, tpm, models, created, expires, revoked, used, sha256"

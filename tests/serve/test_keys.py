@@ -108,3 +108,25 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
         with pytest.raises(SystemExit) as exit:
             main(["keys", "new", "--name", "x", *wrong])
         assert exit.value.code == 2
+
+
+def test_a_use_that_cannot_be_noted_holds_no_request_up(tmp_path: Path) -> None:
+    path = tmp_path / "keys.sqlite"
+    with KeyStore(path) as store:
+        text = store.new("ci")
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        assert all(store.find(text) for _ in range(100))
+        assert time.monotonic() - began < 1
+        other.execute("COMMIT")
+        other.execute(
+            "CREATE TRIGGER full AFTER UPDATE ON keys BEGIN INSERT INTO keys SELECT"
+            " hex(randomblob(6)), hex(randomblob(90000)), '', 0, 0, '', 0, 0, 0, 0; END"
+        )
+        pages = other.execute("PRAGMA page_count").fetchone()[0]
+        store._database.execute(f"PRAGMA max_page_count = {pages}")
+        store._not_noted = 0
+        assert store.find(text), "a full disk"
+        assert store._not_noted
+        assert store.all()[0].used is None
