@@ -46,7 +46,7 @@ async def _ask(session: aiohttp.ClientSession, url: URL, body: bytes) -> aiohttp
 
 class PassedOn(Response):
     """An engine's answer. ``ended`` is awaited when it is through; then ``outcome`` is ``whole``, ``left`` (by its
-    client) or ``broken`` (by its engine)."""
+    client), ``broken`` (by its engine) or ``cut`` (by the endpoint's own end)."""
 
     def __init__(self, answer: aiohttp.ClientResponse, model: str, see: Callable[[bytes], None]) -> None:
         headers = {name: answer.headers[name] for name in _PASSED if name in answer.headers}
@@ -62,6 +62,9 @@ class PassedOn(Response):
         watching = asyncio.create_task(self._watch())
         try:
             await _unless_gone(asyncio.create_task(self._send(send)), receive)
+        except asyncio.CancelledError:  # the time to drain is over
+            self.outcome = "cut" if self.outcome == "left" else self.outcome
+            raise
         finally:
             watching.cancel()
             await asyncio.shield(self._finish())

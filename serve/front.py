@@ -1,12 +1,15 @@
 """The one endpoint over all engines: guards, routes by ``model``, passes requests and answers on untouched."""
 
 import asyncio
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -16,27 +19,39 @@ from trimtab.serve.errors import Refused, failed, not_here, refused
 from trimtab.serve.forward import PassedOn, forward
 from trimtab.serve.keys import Key, KeyStore
 from trimtab.serve.openapi import described
+from trimtab.serve.pages import check_caller
 from trimtab.serve.rates import InWork, Rates
 from trimtab.serve.records import RequestRecord, Sink, request_id
 from trimtab.serve.requests import check_request, renamed
 from trimtab.serve.table import Table
 from trimtab.serve.usage import Usage
 
+_LEFT = 499  # nginx's word for a client that has left
+
 
 @dataclass(frozen=True)
 class Guard:
-    """Who may ask, and how often. ``keys``: None where no key is needed."""
+    """Who may ask, and how often. ``keys``: None where no key is needed. ``origins``: of web pages that may."""
 
     keys: KeyStore | None = None
     rates: Rates | None = None
+    origins: tuple[str, ...] = ()
 
 
 def build_front(table: Callable[[], Table], guard: Guard, sinks: list[Sink]) -> Starlette:
     """The ASGI application over what ``table`` says at each request; a path that is not listed here is 404.
 
-    Each request to a model ends in a record for every one of ``sinks``.
+    Each request for models and to one ends in a record for every one of ``sinks``.
     """
     front = _Front(table, guard, sinks)
+    pages = Middleware(
+        CORSMiddleware,
+        allow_origins=guard.origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        allow_private_network=True,
+        expose_headers=["x-request-id", "retry-after"],
+    )
     application = Starlette(
         routes=[
             Route("/health", front.health),
@@ -47,6 +62,7 @@ def build_front(table: Callable[[], Table], guard: Guard, sinks: list[Sink]) -> 
             Route("/v1/responses", front.answer, methods=["POST"]),
             Route("/openapi.json", described(lambda: table().limits, guard.keys is not None)),
         ],
+        middleware=[pages] if guard.origins else [],
         exception_handlers={Refused: refused, HTTPException: not_here, Exception: failed},
     )
     application.router.redirect_slashes = False
@@ -68,6 +84,13 @@ class _Front:
         )
 
     async def list_models(self, request: Request) -> Response:
+        return await self._recorded(request, self._listed)
+
+    async def answer(self, request: Request) -> Response:
+        """The engine's answer to a request for a model."""
+        return await self._recorded(request, self._passed_on)
+
+    async def _listed(self, request: Request, record: RequestRecord) -> Response:
         key, table = _key(request, self._guard), self._table()
         data: list[dict[str, object]] = [
             {"id": name} | served.described for name, served in table.models.items() if served.engine.ready
@@ -79,20 +102,29 @@ class _Front:
         ]
         common = {"object": "model", "created": 0, "owned_by": "trimtab"}
         shown = [common | model for model in data if key is None or key.opens(str(model["id"]))]
+        record.key, record.status, record.outcome = key.name if key else "", 200, "whole"
+        self._over(record)
         return JSONResponse({"object": "list", "data": shown})
 
-    async def answer(self, request: Request) -> Response:
-        """The engine's answer to a request for a model."""
+    async def _recorded(
+        self, request: Request, answered: Callable[[Request, RequestRecord], Awaitable[Response]]
+    ) -> Response:
         headers = request.headers
-        record = RequestRecord(request.url.path, parent=headers.get("traceparent"))
+        record = RequestRecord(request.url.path, parent=headers.get("traceparent"), method=request.method)
         record.id = request_id(headers.get("x-request-id")) or record.id
         try:
-            answer = await self._passed_on(request, record)
-        except Exception as error:
+            answer = await answered(request, record)
+        except asyncio.CancelledError:  # the time to drain is over
+            record.outcome = "cut"
+            stopped = Refused(503, "the endpoint stopped before it could answer", code="stopped")
+            self._refused(record, stopped)
+            raise stopped from None
+        except Refused as error:
+            record.outcome = "left" if error.status == _LEFT else record.outcome
+            self._refused(record, error)
+            raise
+        except Exception:
             record.status, record.error = 500, "the endpoint failed"
-            if isinstance(error, Refused):
-                record.status, record.error = error.status, error.code or error.message
-                error.headers["x-request-id"] = record.id
             self._over(record)
             raise
         answer.headers["x-request-id"] = record.id
@@ -127,8 +159,7 @@ class _Front:
         self._in_work.enter(caller, limits.streams)
         engine.in_work += 1
         try:
-            if key and rates:
-                await rates.admit(key)
+            counted = await rates.admit(key, usage.prompt) if key and rates else 0
             answer = await forward(request, engine, body, model, see)
         except BaseException:
             self._in_work.leave(caller)
@@ -139,24 +170,36 @@ class _Front:
             self._in_work.leave(caller)
             engine.in_work -= 1
             record.status, record.outcome = answer.status_code, answer.outcome
-            if answer.status_code < 400:
-                record.prompt_tokens, record.completion_tokens = usage.counts
-                if key and rates:
-                    await rates.spend(key, sum(usage.counts))
-            self._over(record)
+            try:
+                if answer.status_code < 400:
+                    record.prompt_tokens, record.completion_tokens = usage.counts
+                    if key and rates:
+                        await rates.spend(key, usage.charged - counted)
+            finally:
+                self._over(record)
 
         answer.ended = ended
         return answer
 
+    def _refused(self, record: RequestRecord, error: Refused) -> None:
+        record.status, record.error = error.status, error.code or error.message
+        error.headers["x-request-id"] = record.id
+        self._over(record)
+
     def _over(self, record: RequestRecord) -> None:
         record.seconds = time.monotonic() - record.clock
         for sink in self._sinks:
-            sink(record)
+            try:
+                sink(record)
+            except Exception as error:  # the others and the answer go on
+                print(f"request {record.id} is not in all records: {error!r}", file=sys.stderr, flush=True)
 
 
 def _key(request: Request, guard: Guard) -> Key | None:
-    """The key of a request, None where none is needed. Refused (401) without a valid one."""
+    """The key of a request, None where none is needed. Refused (401) without a valid one, 403 for strangers'
+    web pages where none is needed."""
     if guard.keys is None:
+        check_caller(request.headers, guard.origins)
         return None
     given = request.headers.getlist("authorization")
     scheme, _, text = (given[0] if len(given) == 1 else "").partition(" ")

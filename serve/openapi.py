@@ -62,6 +62,7 @@ _STATUSES = {
     503: "The model's engine is not ready, or ended",
 }
 _KEY = {401: "No valid key"}
+_NO_KEY = {403: "A web page that is not listed, or a host that is not this machine's loopback"}
 
 
 def described(limits: Callable[[], RequestLimits], needs_key: bool) -> Callable[[Request], Awaitable[Response]]:
@@ -75,7 +76,7 @@ def described(limits: Callable[[], RequestLimits], needs_key: bool) -> Callable[
 
 def openapi_document(limits: RequestLimits, needs_key: bool) -> Schema:
     """The document of an endpoint with these limits."""
-    statuses = _KEY | _STATUSES if needs_key else _STATUSES
+    statuses = (_KEY if needs_key else _NO_KEY) | _STATUSES
     text = {"type": "string", "maxLength": limits.prompt_characters}
     several = {"type": "array", "minItems": 1, "maxItems": limits.n}
     prompt = {"anyOf": [text, _TOKENS, several | {"items": text}, several | {"items": _TOKENS}]}
@@ -101,10 +102,10 @@ def openapi_document(limits: RequestLimits, needs_key: bool) -> Schema:
             }
         },
     }
+    document["paths"]["/v1/models"]["get"]["responses"] |= _errors(_KEY if needs_key else _NO_KEY)
     if needs_key:
         document["security"] = [{"bearer": []}]
         document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-        document["paths"]["/v1/models"]["get"]["responses"] |= _errors(_KEY)
     return document
 
 

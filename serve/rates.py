@@ -4,7 +4,7 @@ import math
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from limits import RateLimitItemPerMinute
 from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
@@ -57,28 +57,40 @@ class Rates:
                 "give memory://, or redis://HOST:PORT/DB and have its client: pip install trimtab[redis]"
             ) from None
 
-    async def admit(self, key: Key) -> None:
-        """Count one request; Refused (429) when the key has used up its requests or tokens of this minute, 503
-        when they cannot be counted."""
+    async def admit(self, key: Key, tokens: int = 0) -> int:
+        """Count one request and its prompt of about so many ``tokens``; how many of them were counted.
+
+        Refused (429) when the key has used up its requests or tokens of this minute, 503 when they cannot be
+        counted. A prompt of more than a minute's tokens is let in where none of them is used.
+        """
         try:
-            await self._admit(key)
+            return await self._admit(key, tokens)
         except StorageError as error:
             raise Refused(503, "requests cannot be counted now; try again", code="limits_unavailable") from error
 
-    async def _admit(self, key: Key) -> None:
-        if key.tpm is not None:
+    async def _admit(self, key: Key, tokens: int) -> int:
+        cost = 0 if key.tpm is None else max(1, min(tokens, key.tpm))
+        if key.tpm is not None:  # a hit counts even where it is refused, so it comes last
             item = RateLimitItemPerMinute(key.tpm)
-            if not await self._tokens.test(item, "tokens", key.id):
-                stats = await self._tokens.get_window_stats(item, "tokens", key.id)
-                raise _over("tokens", key.tpm, stats.reset_time)
+            if not await self._tokens.test(item, "tokens", key.id, cost=cost):
+                await self._refuse_tokens(key, key.tpm)
         if key.rpm is not None:
             item = RateLimitItemPerMinute(key.rpm)
             if not await self._requests.hit(item, "requests", key.id):
                 stats = await self._requests.get_window_stats(item, "requests", key.id)
                 raise _over("requests", key.rpm, stats.reset_time)
+        if key.tpm is not None and not await self._tokens.hit(
+            RateLimitItemPerMinute(key.tpm), "tokens", key.id, cost=cost
+        ):
+            await self._refuse_tokens(key, key.tpm)
+        return cost
+
+    async def _refuse_tokens(self, key: Key, tpm: int) -> NoReturn:
+        stats = await self._tokens.get_window_stats(RateLimitItemPerMinute(tpm), "tokens", key.id)
+        raise _over("tokens", tpm, stats.reset_time)
 
     async def spend(self, key: Key, tokens: int) -> None:
-        """Count the tokens of an answer, prompt included. The last request of a minute may go past the limit."""
+        """Count what an answer took beside what ``admit`` counted. Answers of a minute may go past the limit."""
         if key.tpm is not None and tokens > 0:
             with suppress(StorageError):  # the next request hears of it
                 await self._tokens.hit(RateLimitItemPerMinute(key.tpm), "tokens", key.id, cost=tokens)

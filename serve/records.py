@@ -23,7 +23,7 @@ class RequestRecord:
 
     ``began`` is in seconds since 1970; ``first``, until the answer's first bytes, and ``seconds`` are durations.
     ``asked``: the name it gave, ``model``: what that stood for. ``outcome``: ``whole``, ``refused``, ``left`` (by
-    its client) or ``broken`` (by its engine).
+    its client), ``broken`` (by its engine) or ``cut`` (by the endpoint's own end).
     """
 
     path: str
@@ -42,6 +42,7 @@ class RequestRecord:
     first: float | None = None
     seconds: float = 0.0
     parent: str | None = None
+    method: str = "POST"
     body: bytes = b""
 
     def first_bytes(self) -> None:

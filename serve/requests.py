@@ -27,6 +27,7 @@ CLOSED = {
     "vllm_xargs": "it is for engines among themselves",
     "request_id": "it is for engines among themselves",
     "priority": "requests are served as they come",
+    "stream_interval": "tokens are counted by their events",
     "use_beam_search": "it costs as many requests as it has beams",
     "background": "answers come with their request",
     "store": "nothing is kept between requests",
@@ -38,7 +39,10 @@ CLOSED = {
 _TEMPLATE_SWITCHES = (bool, int, float, str)
 RESERVED = ("chat_template", "tokenize", "messages", "conversation", "tools", "documents")  # the renderer's own
 # What a model reads, or an engine turns into a grammar.
-_READ = ("prompt", "messages", "input", "instructions", "tools", "response_format", "structured_outputs", "text")
+_READ = (
+    *("prompt", "messages", "input", "instructions", "tools", "response_format", "structured_outputs", "text"),
+    "chat_template_kwargs",
+)
 _DEEPEST = 100  # levels of a body; an engine takes 64 of a schema
 
 

@@ -41,8 +41,9 @@ def spans(processor: Any) -> Sink:
     tracer, propagator = provider.get_tracer("trimtab.serve"), TraceContextTextMapPropagator()
 
     def see(record: RequestRecord) -> None:
+        operation = "chat" if record.path.startswith("/v1/chat") else "text_completion"
         given = {
-            "gen_ai.operation.name": "chat" if record.path.startswith("/v1/chat") else "text_completion",
+            "gen_ai.operation.name": operation if record.method == "POST" else None,
             "gen_ai.request.model": record.asked,
             "gen_ai.response.model": record.model,
             "gen_ai.usage.input_tokens": record.prompt_tokens,
@@ -54,13 +55,13 @@ def spans(processor: Any) -> Sink:
             "trimtab.first_token_seconds": record.first,
         }
         span = tracer.start_span(
-            f"POST {record.path}",
+            f"{record.method} {record.path}",
             context=propagator.extract({"traceparent": record.parent or ""}),
             kind=trace.SpanKind.SERVER,
             attributes={name: value for name, value in given.items() if value not in (None, "")},
             start_time=round(record.began * _NANO),
         )
-        if record.status >= 500 or record.outcome == "broken":
+        if record.status >= 500 or record.outcome in ("broken", "cut"):
             span.set_status(trace.StatusCode.ERROR, record.error)
         span.end(round((record.began + record.seconds) * _NANO))
 

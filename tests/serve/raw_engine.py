@@ -11,6 +11,7 @@ from trimtab.recipes.serve import ServeSection
 from trimtab.serve.command import Engine
 from trimtab.serve.engine import EngineProcess
 from trimtab.serve.front import Guard, build_front
+from trimtab.serve.records import Sink
 from trimtab.serve.server import listening, make_server
 from trimtab.serve.table import Served, Table
 
@@ -53,7 +54,13 @@ class RawEngine:
 
 
 @asynccontextmanager
-async def passing(directory: Path, engine: RawEngine) -> AsyncIterator[tuple[httpx.AsyncClient, int]]:
+async def passing(
+    directory: Path,
+    engine: RawEngine,
+    guard: Guard | None = None,
+    section: ServeSection | None = None,
+    sinks: list[Sink] | None = None,
+) -> AsyncIterator[tuple[httpx.AsyncClient, int]]:
     """A client of the front over ``engine``, and the front's port."""
     path = directory / "a.sock"
     server = await asyncio.start_unix_server(engine.connected, str(path))
@@ -61,14 +68,16 @@ async def passing(directory: Path, engine: RawEngine) -> AsyncIterator[tuple[htt
     process.verified, engine.process = True, process
     table = Table({"a": Served(process)})
     with listening("127.0.0.1", 0) as listener:
-        front = make_server(build_front(lambda: table, Guard(), []), ServeSection())
+        front = make_server(build_front(lambda: table, guard or Guard(), sinks or []), section or ServeSection())
         task = asyncio.create_task(front.serve([listener]))
         while not front.started:
             await asyncio.sleep(0.01)
         port = listener.getsockname()[1]
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
-            yield client, port
-        front.should_exit = front.force_exit = True
-        await task
-    await process.stop()
-    server.close()
+        try:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+                yield client, port
+        finally:
+            front.should_exit = front.force_exit = True
+            await task
+            await process.stop()
+            server.close()

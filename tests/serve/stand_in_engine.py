@@ -21,7 +21,8 @@ from trimtab.serve.table import Served, Table
 
 
 class StandIn:
-    """Streams ``events`` events, ``pause`` seconds apart; echoes bodies; gives probes' log-probabilities."""
+    """Streams ``events`` events, ``pause`` seconds apart; echoes bodies, after their ``wait`` seconds; gives
+    probes' log-probabilities."""
 
     def __init__(self, name: str, socket: Path) -> None:
         self.name, self.events, self.pause, self.running, self.usage = name, 3, 0.05, 0, None
@@ -50,6 +51,7 @@ class StandIn:
         if "prompt_logprobs" in body:
             positions = [None, {"6": {"logprob": -1.05}}, {"7": {"logprob": -2.05}}]
             return JSONResponse({"choices": [{"prompt_logprobs": positions}]})
+        await asyncio.sleep(body.get("wait", 0))
         if body.get("stream"):
             return StreamingResponse(self._events(), media_type="text/event-stream")
         answer = {"engine": self.name, "body": body} | ({"usage": self.usage} if self.usage else {})

@@ -12,7 +12,12 @@ import pytest
 import uvloop
 from raw_engine import RawEngine, chunk, passing
 
+from trimtab.recipes.serve import RequestLimits, ServeSection
 from trimtab.serve import engine as engine_module
+from trimtab.serve.front import Guard
+from trimtab.serve.keys import KeyStore
+from trimtab.serve.rates import Rates
+from trimtab.serve.records import RequestRecord, Sink
 
 ASK = {"model": "a", "prompt": "hello"}
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -23,10 +28,13 @@ def run(
     directory: Path,
     engine: Callable[[], RawEngine],
     check: Callable[[httpx.AsyncClient, RawEngine, int], Awaitable[None]],
+    guard: Guard | None = None,
+    section: ServeSection | None = None,
+    sinks: list[Sink] | None = None,
 ) -> None:
     async def all_of_it() -> None:
         made = engine()
-        async with passing(directory, made) as (client, port):
+        async with passing(directory, made, guard, section, sinks) as (client, port):
             await check(client, made, port)
 
     uvloop.run(all_of_it())  # the endpoint's own loop
@@ -70,7 +78,8 @@ def test_answers_pass_untouched(tmp_path: Path) -> None:
 def test_the_engine_is_asked_for_the_path_that_was_matched(host: str, tmp_path: Path) -> None:
     async def check(client: httpx.AsyncClient, engine: RawEngine, port: int) -> None:
         body = json.dumps(ASK | {"prompt": "é" * 150_000}).encode()
-        lines = f"host: {host}\r\ncontent-type: text/plain\r\nx-other: y\r\ncontent-length: {len(body)}\r\n\r\n"
+        lines = f"host: {host}\r\ncontent-type: text/plain\r\nx-other: y\r\ncontent-length: {len(body)}\r\n"
+        lines += f"authorization: Bearer {key}\r\n\r\n"
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"POST /v1/completions?a=/pause HTTP/1.1\r\n" + lines.encode() + body)
         assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
@@ -81,7 +90,10 @@ def test_the_engine_is_asked_for_the_path_that_was_matched(host: str, tmp_path: 
         assert b"x-other" not in head.lower()
         assert got == body
 
-    run(tmp_path, lambda: RawEngine(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"), check)
+    with KeyStore(tmp_path / "keys.sqlite") as store:
+        key = store.new("key")
+        empty = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+        run(tmp_path, lambda: RawEngine(empty), check, Guard(store, Rates()))
 
 
 def test_each_event_passes_as_it_comes(tmp_path: Path) -> None:
@@ -206,7 +218,8 @@ def test_a_client_that_does_not_read_holds_the_engine_up_not_the_memory(dies: bo
         connection.setblocking(False)
         await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
         body = json.dumps(ASK).encode()
-        request = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
+        head = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+        request = head + b"content-length: %d\r\n\r\n%s"
         tracemalloc.start()
         await asyncio.get_running_loop().sock_sendall(connection, request % (len(body), body))
         before = -1
@@ -229,3 +242,64 @@ def test_a_client_that_does_not_read_holds_the_engine_up_not_the_memory(dies: bo
         writer.close()
 
     run(tmp_path, lambda: RawEngine(answer), check)
+
+
+async def unread(port: int) -> socket.socket:
+    """A connection that asked for an answer and reads nothing of it."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    connection.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
+    body = json.dumps(ASK).encode()
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body)
+    await asyncio.get_running_loop().sock_sendall(connection, head + body)
+    return connection
+
+
+def test_a_client_that_never_reads_is_cut_off_in_time(tmp_path: Path) -> None:
+    records: list[RequestRecord] = []
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM)
+        while True:
+            writer.write(chunk(b"data: " + b"x" * 65_530))
+            await writer.drain()
+
+    async def check(client: httpx.AsyncClient, engine: RawEngine, port: int) -> None:
+        connection = await unread(port)
+        try:
+            async with asyncio.timeout(10):
+                while not records:
+                    await asyncio.sleep(0.1)
+        finally:
+            connection.close()
+        assert (records[0].outcome, engine.process.in_work) == ("left", 0)
+
+    section = ServeSection(limits=RequestLimits(read_seconds=1))
+    run(tmp_path, lambda: RawEngine(answer), check, None, section, [records.append])
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_an_answer_that_the_endpoints_end_cuts_is_recorded_so(begun: bool, tmp_path: Path) -> None:
+    records: list[RequestRecord] = []
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        if begun:
+            writer.write(STREAM + chunk(b"data: 0\n\n"))
+        await asyncio.sleep(30)
+
+    async def check(client: httpx.AsyncClient, engine: RawEngine, port: int) -> None:
+        asking = asyncio.create_task(client.post("/v1/completions", json=ASK))
+        while not engine.asked:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
+        working = next(t for t in asyncio.all_tasks() if "run_asgi" in repr(t.get_coro()))
+        working.cancel()  # as uvicorn does when the time to drain is over
+        if begun:
+            with pytest.raises(httpx.RemoteProtocolError):
+                await asking
+        else:
+            assert (await asking).json()["error"]["code"] == "stopped"
+        assert [(r.outcome, r.status) for r in records] == [("cut", 200 if begun else 503)]
+
+    run(tmp_path, lambda: RawEngine(answer), check, None, None, [records.append])

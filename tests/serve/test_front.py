@@ -26,7 +26,7 @@ async def endpoint(tmp_path: Path) -> AsyncIterator[tuple[httpx.AsyncClient, dic
     async with fronted(tmp_path, names="abc") as (front, stand_ins):
         engines = {name: stand_in.engine for name, stand_in in stand_ins.items()}
         engines["c"].verified = False
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(front), base_url="http://front") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(front), base_url="http://localhost") as client:
             yield client, engines
 
 

@@ -17,6 +17,7 @@ from trimtab.recipes.serve import RequestLimits, ServeSection
 from trimtab.serve.front import Guard
 from trimtab.serve.keys import KeyStore
 from trimtab.serve.rates import Rates
+from trimtab.serve.records import Sink
 from trimtab.serve.server import listening, make_server
 
 ASK = {"model": "a", "prompt": "hello"}
@@ -25,10 +26,10 @@ Check = Callable[[httpx.AsyncClient, dict[str, StandIn], int], Awaitable[None]]
 
 @asynccontextmanager
 async def serving(
-    directory: Path, guard: Guard, section: ServeSection
+    directory: Path, guard: Guard, section: ServeSection, sinks: list[Sink] | None = None
 ) -> AsyncIterator[tuple[int, dict[str, StandIn]]]:
     """The port of the front on a real server."""
-    async with fronted(directory, guard, section=section) as (front, engines):
+    async with fronted(directory, guard, section=section, sinks=sinks) as (front, engines):
         with listening("127.0.0.1", 0) as listener:
             server = make_server(front, section)
             task = asyncio.create_task(server.serve([listener]))
@@ -41,10 +42,16 @@ async def serving(
                 await task
 
 
-def run(directory: Path, guard: Guard, check: Check, section: ServeSection | None = None) -> None:
+def run(
+    directory: Path,
+    guard: Guard,
+    check: Check,
+    section: ServeSection | None = None,
+    sinks: list[Sink] | None = None,
+) -> None:
     async def all_of_it() -> None:
         async with (
-            serving(directory, guard, section or ServeSection()) as (port, engines),
+            serving(directory, guard, section or ServeSection(), sinks) as (port, engines),
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
         ):
             await check(client, engines, port)
@@ -189,6 +196,29 @@ def test_streams_are_counted_by_their_events_and_limited(tmp_path: Path) -> None
             assert [await stream(key), await stream(key)] == [200, 429]
 
         run(tmp_path, Guard(store, Rates()), check, ServeSection(limits=RequestLimits(streams=2)))
+
+
+def test_prompts_are_charged_whether_or_not_they_are_answered(tmp_path: Path) -> None:
+    outcomes: list[tuple[int, str]] = []
+    with KeyStore(tmp_path / "keys.sqlite") as store:
+        key, several = store.new("key", tpm=100), store.new("several", tpm=100)
+        prompt = "a" * 200  # 50 tokens
+
+        async def check(client: httpx.AsyncClient, engines: dict[str, StandIn], port: int) -> None:
+            async def ask(text: str, timeout: float = 20) -> int:
+                body = ASK | {"prompt": prompt, "wait": 30 if timeout < 1 else 0.2}
+                return (
+                    await client.post("/v1/completions", json=body, headers=bearer(text), timeout=timeout)
+                ).status_code
+
+            for _ in range(2):
+                with pytest.raises(httpx.ReadTimeout):
+                    await ask(key, 0.3)
+            assert await ask(key) == 429
+            assert sorted(await asyncio.gather(*(ask(several) for _ in range(8)))) == [200] * 2 + [429] * 6
+
+        run(tmp_path, Guard(store, Rates()), check, sinks=[lambda r: outcomes.append((r.status, r.outcome))])
+    assert outcomes[:3] == [(499, "left"), (499, "left"), (429, "refused")]
 
 
 def test_an_engine_that_dies_ends_each_stream_with_an_error(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,5 +62,21 @@ def test_two_endpoints_count_together_and_say_when_they_cannot(
             await other.admit(KEY)
         assert refused.value.status == 503
         await one.spend(KEY, 1)  # an answer that is through is not taken back
+
+    asyncio.run(all_of_it())
+
+
+def test_prompts_are_counted_before_they_are_answered(redis: tuple[str, "subprocess.Popen[bytes]"]) -> None:
+    async def all_of_it() -> None:
+        for place in ("memory://", redis[0]):
+            rates = Rates(place)
+            key = replace(KEY, rpm=None)
+            admitted = await asyncio.gather(*(rates.admit(key, 40) for _ in range(8)), return_exceptions=True)
+            assert [each for each in admitted if isinstance(each, int)] == [40, 40]
+            assert all(isinstance(each, Refused) for each in admitted if each != 40)
+            long = replace(key, id="another")
+            assert await rates.admit(long, 1000) == 100, "one prompt may be longer than a minute's tokens"
+            with pytest.raises(Refused, match="limit of 100 tokens a minute"):
+                await rates.admit(long, 1)
 
     asyncio.run(all_of_it())

@@ -35,7 +35,7 @@ def asked(directory: Path, *sinks: Sink) -> list[httpx.Response]:
                 transport = httpx.ASGITransport(front, raise_app_exceptions=False)
                 headers = {"authorization": f"Bearer {key}"}
                 async with httpx.AsyncClient(
-                    transport=transport, base_url="http://front", headers=headers
+                    transport=transport, base_url="http://localhost", headers=headers
                 ) as client:
                     engines["a"].usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
                     return [await each for each in requests(client, engines)]
@@ -156,3 +156,36 @@ def test_a_full_disk_stops_no_answer(capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize("given", ["a b", "x" * 129, "é", "", None, 'quote"'])
 def test_ids_that_do_not_belong_in_a_log(given: str | None) -> None:
     assert request_id(given) is None
+
+
+def test_questions_for_the_models_are_recorded_too(tmp_path: Path) -> None:
+    records: list[RequestRecord] = []
+    with KeyStore(tmp_path / "keys.sqlite") as store:
+        key = store.new("ci")
+
+        async def check() -> None:
+            async with fronted(tmp_path, Guard(store, Rates()), sinks=[records.append]) as (front, _):
+                transport = httpx.ASGITransport(front)
+                async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                    for headers in ({}, {"authorization": f"Bearer {key}"}):
+                        answer = await client.get("/v1/models", headers=headers)
+                        assert answer.headers["x-request-id"] == records[-1].id
+
+        asyncio.run(check())
+    assert [(r.method, r.path, r.key, r.status, r.outcome, r.error) for r in records] == [
+        ("GET", "/v1/models", "", 401, "refused", "invalid_api_key"),
+        ("GET", "/v1/models", "ci", 200, "whole", None),
+    ]
+
+
+def test_a_sink_that_fails_keeps_nothing_from_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(record: RequestRecord) -> None:
+        raise ValueError("no counter goes down")
+
+    records: list[RequestRecord] = []
+    answers = asked(tmp_path, broken, records.append)
+    assert [answer.status_code for answer in answers] == [200, 200, 404, 400, 401]
+    assert len(records) == 5
+    assert capsys.readouterr().err.count("is not in all records: ValueError('no counter goes down')") == 5

@@ -51,6 +51,8 @@ def test_what_clients_send_passes(fields: dict[str, Any]) -> None:
         ({"chat_template_kwargs": {"tokenize": True}}, "chat_template_kwargs.tokenize"),
         ({"chat_template_kwargs": {"a": [1]}}, "must hold switches"),
         ({"chat_template_kwargs": "x"}, "must hold switches"),
+        ({"stream_interval": 1000}, "`stream_interval` is not served here: tokens are counted"),
+        ({"chat_template_kwargs": {"a": "a" * 1001}}, "characters"),
         ({"prompt_embeds": "AAAA"}, "prompts are text"),
         ({"kv_transfer_params": {"remote_host": "10.0.0.1"}}, "engines among themselves"),
         ({"use_beam_search": True}, "as many requests"),
