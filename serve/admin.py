@@ -1,6 +1,7 @@
 """The admin address: metrics, what is served, and the word to read the recipe again."""
 
 import hmac
+import math
 from collections.abc import Awaitable, Callable
 
 import httpx
@@ -14,6 +15,7 @@ from trimtab.artifacts.errors import GateError, InputError
 from trimtab.serve.errors import Refused, not_here, refused
 from trimtab.serve.fleet import Fleet
 from trimtab.serve.metrics import Metrics
+from trimtab.serve.supervise import in_words
 
 TOKEN = "TRIMTAB_ADMIN_TOKEN"  # noqa: S105 (its name in the environment)
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -57,8 +59,9 @@ def build_admin(
         check(request)
         try:
             return JSONResponse({"result": await reload()})
-        except (InputError, GateError) as error:
-            raise Refused(400 if isinstance(error, InputError) else 409, str(error)) from error
+        except Exception as error:
+            status = 400 if isinstance(error, InputError) else 409 if isinstance(error, GateError) else 500
+            raise Refused(status, in_words(error)) from error
 
     return Starlette(
         routes=[
@@ -72,7 +75,11 @@ def build_admin(
 
 
 def _status(fleet: Fleet) -> dict[str, object]:
-    differences = {name: found for s in fleet.supervisors for name, found in s.differences.items()}
+    differences = {
+        name: (found if math.isfinite(found) else str(found), limit)  # JSON has no NaN
+        for supervisor in fleet.supervisors
+        for name, (found, limit) in supervisor.differences.items()
+    }
     models = {
         name: {
             "engine": served.engine.engine.name,

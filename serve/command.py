@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trimtab.artifacts.errors import InputError
 from trimtab.artifacts.resources import gpu_names
 from trimtab.recipes.serve import ServeSection
 
@@ -57,8 +58,15 @@ def engine_command(engine: Engine, section: ServeSection, hardware: Hardware, en
     On the CPU compiled mode must be off: it was seen to answer garbage without an error. Quantised checkpoints are
     computed in bfloat16, others on the CPU in float32, which is faster there: vLLM's GPTQ kernels take no float32,
     and vllm-bnb-plugin counts packed NF4 weights by that type's width. vLLM's CPU build serves GPTQ of 4 bits
-    only, and NF4 runs on one GPU an engine: the plugin splits no checkpoint that is quantised already.
+    only, and NF4 runs on one GPU an engine: the plugin splits no checkpoint that is quantised already. InputError
+    for what the hardware, NF4 or vLLM does not allow.
     """
+    places, split = gpu_places(section, hardware), section.tensor_parallel_size
+    if split > 1 and engine.kind == "nf4":
+        raise InputError(
+            f"serve.tensor_parallel_size={split}: an NF4 model runs on one GPU; leave it out, or serve another "
+            "form: export.quantize.method=gptq or none"
+        )
     dtype = "bfloat16" if hardware.gpus or engine.kind in ("gptq", "nf4") else "float32"
     command = [
         sys.executable,
@@ -76,16 +84,18 @@ def engine_command(engine: Engine, section: ServeSection, hardware: Hardware, en
     if section.limits.max_tokens:  # of requests that name no number too
         command += ["--override-generation-config", json.dumps({"max_new_tokens": section.limits.max_tokens})]
     if hardware.gpus:
-        command += ["--gpu-memory-utilization", f"{section.gpu_memory / _engines_per_gpu(engines, hardware):.2f}"]
+        command += ["--gpu-memory-utilization", f"{section.gpu_memory / -(-engines // places):.2f}"]
     else:
         command += ["--enforce-eager"]
+    if split > 1:
+        command += ["--tensor-parallel-size", str(split)]
     if engine.kind == "nf4":
         command += ["--quantization", "bitsandbytes", "--load-format", "bitsandbytes"]
     if engine.adapters:
         # vLLM's CPU kernels take the last place for a request of the base beside others: it stays empty
-        places = len(engine.adapters) + (0 if hardware.gpus else 1)
-        command += ["--enable-lora", "--max-loras", str(places)]
-        command += ["--max-lora-rank", str(next(r for r in _LORA_RANKS if r >= engine.lora_rank))]
+        loras = len(engine.adapters) + (0 if hardware.gpus else 1)
+        command += ["--enable-lora", "--max-loras", str(loras)]
+        command += ["--max-lora-rank", str(_max_lora_rank(engine.lora_rank))]
         if engine.lora_targets:
             command += ["--lora-target-modules", *engine.lora_targets]
         command += ["--lora-modules", *(f"{name}={path}" for name, path in engine.adapters.items())]
@@ -93,8 +103,8 @@ def engine_command(engine: Engine, section: ServeSection, hardware: Hardware, en
 
 
 def engine_environment(index: int, section: ServeSection, hardware: Hardware, engines: int) -> dict[str, str]:
-    """What the engine's environment has beside ours: offline, no telemetry, nothing kept, its share of cores or a
-    GPU."""
+    """What the engine's environment has beside ours: offline, no telemetry, nothing kept, its share of cores or
+    GPUs."""
     environment = {
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
@@ -103,7 +113,9 @@ def engine_environment(index: int, section: ServeSection, hardware: Hardware, en
         "VLLM_MAX_STOP_STRINGS": str(section.limits.stop),
     }
     if hardware.gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = _device(index % hardware.gpus)
+        split = section.tensor_parallel_size
+        first = index % gpu_places(section, hardware) * split
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(_device, range(first, first + split)))
     else:
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(section.kv_cache_gib)
         # Where the processor has AMX, vLLM would round activations of 4-bit GPTQ to 8 bits: on the embedded model
@@ -117,8 +129,28 @@ def engine_environment(index: int, section: ServeSection, hardware: Hardware, en
     return environment
 
 
-def _engines_per_gpu(engines: int, hardware: Hardware) -> int:
-    return -(-engines // hardware.gpus)
+def gpu_places(section: ServeSection, hardware: Hardware) -> int:
+    """How many groups of ``tensor_parallel_size`` GPUs there are; engines take turns on them. 0 without a GPU.
+
+    InputError when there are fewer GPUs than one engine needs.
+    """
+    split = section.tensor_parallel_size
+    if split > max(hardware.gpus, 1):
+        raise InputError(
+            f"serve.tensor_parallel_size={split}: each engine needs {split} GPUs, there are {hardware.gpus} that "
+            "may be used (nvidia-smi, CUDA_VISIBLE_DEVICES); lower it, on a CPU leave it out"
+        )
+    return hardware.gpus // split
+
+
+def _max_lora_rank(rank: int) -> int:
+    """The smallest that vLLM takes and that holds ``rank``."""
+    if rank > _LORA_RANKS[-1]:
+        raise InputError(
+            f"an adapter has rank {rank}, vLLM takes adapters up to {_LORA_RANKS[-1]} (as "
+            f"{', '.join(map(str, _LORA_RANKS))}); serve it merged: --mode release"
+        )
+    return next(allowed for allowed in _LORA_RANKS if allowed >= rank)
 
 
 def _device(index: int) -> str:

@@ -19,8 +19,11 @@ from trimtab.serve.command import Engine
 from trimtab.serve.cores import lower_coordinator
 
 _PR_SET_PDEATHSIG = 1
-# Variables with secrets, of which an engine needs none: OPENAI_API_KEY, HF_TOKEN, AWS_SECRET_ACCESS_KEY.
-_SECRET = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)(_|$)|^TRIMTAB_RATE_STORAGE$", re.IGNORECASE)
+# Variables with secrets, of which an engine needs none: OPENAI_API_KEY, HF_TOKEN, AWS_SECRET_ACCESS_KEY, and
+# collectors' tokens in OTEL_EXPORTER_OTLP_HEADERS.
+_SECRET = re.compile(
+    r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS|HEADERS)(_|$)|^TRIMTAB_RATE_STORAGE$", re.IGNORECASE
+)
 # Idle connections are left before the engine closes them (uvicorn: 5 s), else a request could meet its end.
 _IDLE_SECONDS = 2
 _CONNECT_SECONDS = 5
@@ -43,6 +46,7 @@ class EngineProcess:
         self.in_work = 0  # requests
         self.starts = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._group_ended = False
         limits = httpx.Limits(max_connections=None, keepalive_expiry=_IDLE_SECONDS)
         transport = httpx.AsyncHTTPTransport(uds=str(engine.socket), limits=limits)
         timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS)
@@ -50,20 +54,24 @@ class EngineProcess:
         self._session: aiohttp.ClientSession | None = None
 
     def start(self) -> None:
-        """Start the process in a session of its own; it gets SIGTERM if we die."""
+        """Start the process in a session of its own; it gets SIGTERM if we die. GateError if that cannot be."""
         self.starts += 1
-        self.engine.socket.unlink(missing_ok=True)
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab" if self._process else "wb") as log:
-            self._process = subprocess.Popen(
-                self.command,
-                env=without_secrets(os.environ) | self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_terminate_with_parent,
-            )
+        try:
+            self.engine.socket.unlink(missing_ok=True)
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("ab" if self._process else "wb") as log:
+                self._process = subprocess.Popen(
+                    self.command,
+                    env=without_secrets(os.environ) | self.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=_terminate_with_parent,
+                )
+        except OSError as error:  # no memory, no place for another process, no log
+            raise GateError(f"engine {self.engine.name} could not be started: {error}") from error
+        self._group_ended = False
 
     @property
     def session(self) -> aiohttp.ClientSession:
@@ -130,9 +138,11 @@ class EngineProcess:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 await asyncio.to_thread(self._process.wait, grace)
         if self._process:
-            # Its session is its own, so what is left of the group is the engine's workers.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            if not self._group_ended:  # once: later its number may be another's
+                # Its session is its own, so what is left of the group is the engine's workers.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                self._group_ended = True
             await asyncio.to_thread(self._process.wait)
         self.engine.socket.unlink(missing_ok=True)
 

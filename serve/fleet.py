@@ -5,6 +5,7 @@ import contextlib
 import os
 import time
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from trimtab.artifacts.errors import GateError, InputError
@@ -17,12 +18,13 @@ from trimtab.serve.engine import EngineProcess
 from trimtab.serve.plan import Deployment, make_processes, require_room
 from trimtab.serve.supervise import Supervisor
 from trimtab.serve.table import Served, Table
-from trimtab.serve.verify import verify_artifact
+from trimtab.serve.verify import read_served
 
 # Keys of ``serve`` that are settled when the endpoint starts.
 _SETTLED = (
     *("host", "port", "mode", "keys", "key_store", "rate_storage", "admin_host", "admin_port"),
     *("request_log", "log_prompts", "tls_certificate", "tls_key"),
+    *("allow_origins", "drain_seconds", "limits.header_kib", "limits.send_seconds", "limits.read_seconds"),
 )
 # Of an engine's environment: where it runs, not what.
 _PER_MACHINE = ("OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND", "CUDA_VISIBLE_DEVICES")
@@ -54,7 +56,9 @@ class Fleet:
         require_room(deployment.section, [unit.process.engine for unit in self._units])
         self.table = _table(deployment.section, self._units)
         self._rolling = asyncio.Lock()
+        self._rollout: asyncio.Task[str] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
+        self._stopping = False
         self._lost = asyncio.Event()
         self._placed: asyncio.Task[None] | None = None
 
@@ -81,10 +85,17 @@ class Fleet:
 
         Engines of artifacts that are new are started beside the old and verified; then names move to them at once,
         and the old engines end when the answers they are at are through. InputError or GateError leave all as it
-        was.
+        was. Whoever asked for it may leave: ``stop`` and ``end_rollout`` alone end it.
         """
-        if self._rolling.locked():
+        if self._rolling.locked() or (self._rollout and not self._rollout.done()):
             raise InputError("engines are being started; wait for their end")
+        task = self._rollout = asyncio.create_task(self._rolled_out(deployment))
+        await asyncio.wait({task})
+        if task.cancelled():
+            raise GateError("the endpoint is being stopped")
+        return task.result()
+
+    async def _rolled_out(self, deployment: Deployment) -> str:
         section = deployment.section
         async with self._rolling:
             changed = [key for key, value in _settled(section).items() if value != self._settled[key]]
@@ -95,6 +106,7 @@ class Fleet:
             fresh = [unit for unit in planned if unit.identity not in kept]
             await asyncio.to_thread(require_room, section, [unit.process.engine for unit in fresh])
             try:
+                await asyncio.gather(*(unit.supervisor.check_files() for unit in planned if unit not in fresh))
                 await _bring_up(fresh)
             except BaseException:
                 await asyncio.gather(*(unit.process.stop() for unit in fresh))
@@ -110,22 +122,30 @@ class Fleet:
             done = f"engines started: {_names(fresh)}; stopped: {_names(replaced)}"
             return f"serves {', '.join(self.table.names)} ({done})"
 
+    async def end_rollout(self) -> None:
+        """Give up the rollout that is under way; its engines are ended then."""
+        if self._rollout:
+            self._rollout.cancel()
+            await asyncio.gather(self._rollout, return_exceptions=True)
+
     async def stop(self) -> None:
-        """End all engines, those that drain too."""
-        tasks = [*self._retiring, *(unit.keeping for unit in self._units if unit.keeping)]
+        """End all engines, those that drain and those of a rollout too."""
+        self._stopping = True
+        await self.end_rollout()
+        tasks = [unit.keeping for unit in self._units if unit.keeping]
         tasks += [self._placed] if self._placed else []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(unit.process.stop() for unit in self._units))
+        await asyncio.gather(*self._retiring, *(unit.process.stop() for unit in self._units))
 
     def _planned(self, deployment: Deployment) -> list[_Unit]:
-        """The deployment's engines, their artifacts' digests checked."""
+        """The deployment's engines; what their artifacts' files are is checked when they start."""
         self._generation += 1
         directory = self._sockets / str(self._generation)
         directory.mkdir()
         engines = deployment.engines(directory)
-        manifests = {name: verify_artifact(path) for engine in engines for name, path in engine.served.items()}
+        manifests = {name: read_served(path) for engine in engines for name, path in engine.served.items()}
         suffix = "" if self._generation == 1 else f"-{self._generation}"
         return [
             _Unit(Supervisor(deployment.section, process, manifests), _identity(process, manifests))
@@ -140,8 +160,9 @@ class Fleet:
         """Keep an engine up; one that is given up leaves the others."""
         try:
             await unit.supervisor.keep_up()
-        except GateError as error:
-            print(error, flush=True)
+        except Exception as error:  # GateError says all; what else it is, it is no end without a word
+            known = isinstance(error, GateError)
+            print(error if known else f"engine {unit.process.engine.name} is given up: {error!r}", flush=True)
             unit.given_up = True
             if all(each.given_up for each in self._units):
                 self._lost.set()
@@ -162,9 +183,20 @@ class Fleet:
             await asyncio.sleep(_PLACE)
 
     def _retire(self, unit: _Unit, seconds: float) -> None:
-        task = asyncio.create_task(_drained(unit, seconds))
+        task = asyncio.create_task(self._drained(unit, seconds))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
+
+    async def _drained(self, unit: _Unit, seconds: float) -> None:
+        """End an engine when the answers it is at are through, or after ``seconds``, or when all are stopped."""
+        if unit.keeping:
+            unit.keeping.cancel()
+        deadline = time.monotonic() + seconds
+        while unit.process.in_work and unit.process.exit_code is None and time.monotonic() < deadline:
+            if self._stopping:
+                break
+            await asyncio.sleep(_POLL)
+        await unit.process.stop()
 
 
 async def _bring_up(units: list[_Unit]) -> None:
@@ -183,18 +215,6 @@ async def _bring_up(units: list[_Unit]) -> None:
         raise GateError("; ".join(wrong))
 
 
-async def _drained(unit: _Unit, seconds: float) -> None:
-    """End an engine when the answers it is at are through, or after ``seconds``."""
-    try:
-        if unit.keeping:
-            unit.keeping.cancel()
-        deadline = time.monotonic() + seconds
-        while unit.process.in_work and unit.process.exit_code is None and time.monotonic() < deadline:
-            await asyncio.sleep(_POLL)
-    finally:
-        await asyncio.shield(unit.process.stop())
-
-
 def _names(units: list[_Unit]) -> str:
     return ", ".join(unit.process.engine.name for unit in units) or "none"
 
@@ -209,7 +229,7 @@ def _identity(process: EngineProcess, manifests: dict[str, Manifest]) -> tuple[o
 
 
 def _settled(section: ServeSection) -> dict[str, object]:
-    return {key: getattr(section, key) for key in _SETTLED}
+    return {key: attrgetter(key)(section) for key in _SETTLED}
 
 
 def _table(section: ServeSection, units: list[_Unit]) -> Table:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trimtab.artifacts.base_model import resolve_model
 from trimtab.artifacts.errors import InputError
 from trimtab.artifacts.manifest import read_manifest
 from trimtab.artifacts.resources import MIB, directory_size, require_memory
 from trimtab.recipes.schema import Recipe
 from trimtab.recipes.serve import NAME, ServeSection
-from trimtab.serve.adapters import lora_targets
+from trimtab.serve.adapters import largest_rank, lora_targets, require_base
 from trimtab.serve.command import Engine, Hardware, detect_hardware, engine_command, engine_environment
 from trimtab.serve.engine import EngineProcess
 
@@ -79,7 +78,10 @@ def _logs(section: ServeSection, usual: Path) -> Path:
 
 
 def plan(recipe: Recipe, mode: Mode, sockets: Path) -> list[Engine]:
-    """The engines: one an arm in release mode, one for base and all adapters in adapters mode."""
+    """The engines: one an arm in release mode, one for base and all adapters in adapters mode.
+
+    InputError for adapters that are of another base than the one in the run.
+    """
     run = recipe.run_dir
     if mode == "adapters":
         if recipe.trained_kind != "adapter":
@@ -87,15 +89,16 @@ def plan(recipe: Recipe, mode: Mode, sockets: Path) -> list[Engine]:
                 "--mode adapters needs arms that are adapters: train.use_lora is false in this recipe"
             )
         adapters: dict[str, Path] = {arm: run / arm / "adapter" for arm in recipe.train.arms}
-        base = resolve_model(recipe.model.name_or_path)
+        base = run / "base" / "merged"
+        require_base(adapters.values(), base)
         engine = Engine(
             name="base",
-            model_dir=base.path,
+            model_dir=base,
             kind="adapters",
             socket=sockets / "base.sock",
-            served={"base": run / "base" / "merged", **adapters},
+            served={"base": base, **adapters},
             adapters=adapters,
-            lora_rank=recipe.train.lora_r,
+            lora_rank=largest_rank(adapters.values()),
             lora_targets=lora_targets(adapters.values()),
         )
         return [engine]

@@ -5,11 +5,11 @@ import contextlib
 import time
 from itertools import cycle
 
-from trimtab.artifacts.errors import GateError
+from trimtab.artifacts.errors import GateError, InputError
 from trimtab.artifacts.manifest import Manifest
 from trimtab.recipes.serve import ServeSection
 from trimtab.serve.engine import EngineProcess
-from trimtab.serve.verify import Drifted, probe_limit, verify_engine
+from trimtab.serve.verify import Drifted, probe_limit, verify_artifact, verify_engine
 
 _TRIES = 6  # starts in a row that may fail before an engine is given up
 _LONGEST_WAIT = 60  # seconds between two of them
@@ -26,8 +26,17 @@ class Supervisor:
         self.manifests = {name: manifests[name] for name in process.engine.served}
         self.differences: dict[str, tuple[float, float]] = {}  # the last from the probes, and its limit, by name
 
+    async def check_files(self) -> None:
+        """GateError when the files of an artifact on the engine are not those of its manifest."""
+        for name, manifest in self.manifests.items():
+            await asyncio.to_thread(verify_artifact, self.process.engine.served[name], manifest)
+
     async def bring_up(self) -> None:
-        """Start the engine; it is ready when every model on it answers as its artifact. GateError if not."""
+        """Check the files and start the engine; it is ready when every model on it answers as its artifact.
+
+        GateError if not.
+        """
+        await self.check_files()
         self.process.start()
         await self.process.wait_until_up(self.section.startup_timeout)
         for name, manifest in self.manifests.items():
@@ -58,8 +67,8 @@ class Supervisor:
                 await asyncio.sleep(wait)
                 try:
                     await self.bring_up()
-                except GateError as error:
-                    why = str(error)
+                except Exception as error:  # of whatever kind: an engine does not stay down without a word
+                    why = in_words(error)
                     if failed >= _TRIES:
                         await self.process.end()
                         raise GateError(f"engine {name} is given up after {failed} starts: {why}") from error
@@ -89,10 +98,10 @@ class Supervisor:
                     await self._verify(name, one)
             except TimeoutError:
                 return f"did not answer a probe within {self.section.canary_timeout:g} s"
-            except GateError as error:
+            except Exception as error:
                 with contextlib.suppress(TimeoutError):  # an engine that ends says so itself
                     await asyncio.wait_for(self._ended(), 1)
-                return str(error)
+                return in_words(error)
         raise RuntimeError(f"{self.process.engine.name} has no probes")
 
     async def _verify(self, name: str, manifest: Manifest) -> tuple[float, float]:
@@ -109,3 +118,8 @@ class Supervisor:
     async def _ended(self) -> None:
         while self.process.exit_code is None:
             await asyncio.sleep(_POLL)
+
+
+def in_words(error: Exception) -> str:
+    """Errors of ours say all themselves, of others the kind is needed too."""
+    return str(error) if isinstance(error, InputError | GateError) else repr(error)

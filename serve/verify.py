@@ -10,15 +10,25 @@ from trimtab.artifacts.probe import probe_difference
 from trimtab.recipes.serve import ServeSection
 
 
-def verify_artifact(directory: Path) -> Manifest:
-    """The manifest in ``directory``, its files' digests checked. GateError names what was changed."""
+def read_served(directory: Path) -> Manifest:
+    """The manifest in ``directory``. GateError when a server cannot be checked by it."""
     manifest = read_manifest(directory)
-    faults = verify_files(directory, manifest)
-    if faults:
-        raise GateError(f"{directory} is not what was exported: {', '.join(faults)}; make it again")
     if not manifest.probe:
         raise GateError(f"{directory}: its manifest has no probe to check a server by; make it again")
     return manifest
+
+
+def verify_artifact(directory: Path, manifest: Manifest) -> None:
+    """GateError names the files in ``directory`` whose digests are not those of ``manifest``."""
+    try:
+        faults = verify_files(directory, manifest)
+    except OSError as error:
+        raise GateError(f"{directory} cannot be read: {error}") from error
+    if faults:
+        raise GateError(
+            f"{directory} is not what was exported: {', '.join(faults)}; make it again, or reload the endpoint "
+            "where another artifact took its place"
+        )
 
 
 def probe_limit(section: ServeSection, kind: str) -> float:
@@ -44,13 +54,14 @@ async def verify_engine(client: httpx.AsyncClient, model: str, manifest: Manifes
     for probe in manifest.probe:
         await _check_rendering(client, model, probe)
         got = await served_logprobs(client, model, probe)
-        worst = max(worst, probe_difference(probe.logprobs, got))
-    if not worst <= limit:
-        raise Drifted(
-            worst,
-            f"{model} does not answer as its artifact does: log-probabilities on the probe prompts differ by "
-            f"{worst:.3f} nats a token, limit {limit:g}; it was not made ready",
-        )
+        difference = probe_difference(probe.logprobs, got)
+        if not difference <= limit:  # NaN neither
+            raise Drifted(
+                difference,
+                f"{model} does not answer as its artifact does: log-probabilities on the probe prompts differ by "
+                f"{difference:.3f} nats a token, limit {limit:g}; it was not made ready",
+            )
+        worst = max(worst, difference)
     return worst
 
 
@@ -60,7 +71,7 @@ async def _check_rendering(client: httpx.AsyncClient, model: str, probe: Probe) 
         response = await client.post("/tokenize", json=request, timeout=300)
         response.raise_for_status()
         got = list(response.json()["tokens"])
-    except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
+    except (httpx.HTTPError, LookupError, TypeError, ValueError) as error:
         raise GateError(f"{model}: a probe conversation was not rendered: {error!r}") from error
     if got != probe.token_ids:
         pairs = zip(got, probe.token_ids, strict=False)
@@ -87,5 +98,5 @@ async def served_logprobs(client: httpx.AsyncClient, model: str, probe: Probe) -
         positions = response.json()["choices"][0]["prompt_logprobs"]
         tokens = zip(probe.token_ids[1:], positions[1:], strict=True)
         return [float(position[str(token)]["logprob"]) for token, position in tokens]
-    except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
+    except (httpx.HTTPError, LookupError, TypeError, ValueError) as error:
         raise GateError(f"{model}: no log-probabilities for a probe prompt: {error!r}") from error

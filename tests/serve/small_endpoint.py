@@ -1,21 +1,31 @@
 """The whole endpoint as a process, over engines that are small scripts: RECIPE, as ``trimtab serve RECIPE``.
 
 An engine reads ``label wrong`` from its artifact's model.txt: it streams its label, and differs from its probes by
-``wrong`` nats a token.
+``wrong`` nats a token. One whose label has ``deaf`` in it does not hear SIGTERM, one with ``slow`` never comes up.
+Command lines are those of real engines with another program.
 """
 
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trimtab.recipes.serve import ServeSection
+    from trimtab.serve.command import Engine, Hardware
 
 ENGINE = """
-import asyncio, sys, uvicorn
+import asyncio, contextlib, signal, sys, time, uvicorn
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 label, wrong = open(sys.argv[2] + "/model.txt").read().split()
+if "deaf" in label:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    uvicorn.Server.capture_signals = lambda self: contextlib.nullcontext()
+if "slow" in label:
+    time.sleep(300)
 
 async def health(request):
     return JSONResponse({})
@@ -70,9 +80,13 @@ def main() -> int:
     from trimtab.serve import fleet, plan
     from trimtab.serve.run import serve
 
-    plan.engine_command = lambda engine, section, hardware, engines: [  # type: ignore[assignment]
-        *(sys.executable, "-c", ENGINE, str(engine.socket), str(engine.model_dir))
-    ]
+    real = plan.engine_command
+
+    def command(engine: "Engine", section: "ServeSection", hardware: "Hardware", engines: int) -> list[str]:
+        program = [sys.executable, "-c", ENGINE, str(engine.socket), str(engine.model_dir)]
+        return program + real(engine, section, hardware, engines)[1:]
+
+    plan.engine_command = command
     fleet.require_room = lambda section, engines: None  # type: ignore[assignment]
     try:
         return serve(lambda: plan.of_recipe(load_recipe(sys.argv[1], [])))
