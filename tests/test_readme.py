@@ -135,9 +135,30 @@ def demo_line() -> str:
     )
 
 
+def front_line() -> str:
+    """The words as they must stand in docs/operations.md."""
+    figures = json.loads(Path("bench/results/serve-cpu.json").read_text())["figures"]
+
+    def three(name: str, form: str) -> str:
+        one, eight, most = (format(figures[f"{name}_{n}"]["median"], form) for n in (1, 8, 32))
+        return f"{one}, {eight} and {most}"
+
+    return (
+        f"{three('throughput', '.2f')} times the engine's own tokens a second with 1, 8 and 32 streams, and "
+        f"{three('added_ttft_ms', '.1f')} ms more to the first token, of {three('bare_ttft_ms', '.0f')} ms; "
+        f"{figures['stand_in_front_ttft_ms']['median'] - figures['stand_in_direct_ttft_ms']['median']:.1f} ms over "
+        "an engine that needs no core"
+    )
+
+
 @pytest.mark.parametrize(
     ("page", "marker", "line"),
-    [("export", "merge", merge_line), ("export", "quantize", quantize_line), ("demo", "demo", demo_line)],
+    [
+        ("export", "merge", merge_line),
+        ("export", "quantize", quantize_line),
+        ("demo", "demo", demo_line),
+        ("operations", "front", front_line),
+    ],
 )
 def test_figures_in_docs_are_the_stored_results(page: str, marker: str, line: Callable[[], str]) -> None:
     stands = Path(f"docs/{page}.md").read_text().split(f"<!-- {marker} -->")[1].split(f"<!-- /{marker} -->")[0]
