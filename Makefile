@@ -46,13 +46,16 @@ browser:         ## Chromium for the page's tests
 	  { echo "installing chromium"; $(SUDO) apt-get update -qq && \
 	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 
-services: setup  ## what tests run beside: Redis, openssl, curl, promtool
+services: setup  ## what tests run beside: Redis, openssl, curl, promtool, dclint
 	@command -v redis-server >/dev/null && command -v openssl >/dev/null && command -v curl >/dev/null || \
 	  { echo "installing redis-server, openssl, curl"; $(SUDO) apt-get update -qq && \
 	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends redis-server openssl curl libnuma1 >/dev/null; }
 	@command -v promtool >/dev/null || [ -x $(BIN)/promtool ] || { d=$$(mktemp -d) && \
 	  (cd $$d && apt-get download -qq prometheus && dpkg -x prometheus_*.deb .) >/dev/null 2>&1 && \
 	  cp $$d/usr/bin/promtool $(BIN)/ || echo "no promtool: the alerts' own test is skipped"; rm -rf $$d; }
+	@command -v dclint >/dev/null || [ -x $(BIN)/dclint ] || \
+	  { timeout 120 npm install --silent --no-audit --no-fund --prefix $(VENV)/opt/dclint dclint@3.1.0 >/dev/null 2>&1 && \
+	    ln -sf ../opt/dclint/node_modules/.bin/dclint $(BIN)/dclint; } || echo "no dclint: the Compose files' own test is skipped"
 
 clients: $(CLIENTS)/.stamp  ## other people's clients of the endpoint, for its test
 

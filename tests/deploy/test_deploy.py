@@ -43,10 +43,10 @@ def installed(name: str) -> Path:
     return Path(sys.executable).parent / name
 
 
-def tool(name: str, package: str) -> str:
-    """A tool that is no Python package; the test is skipped where there is none."""
+def tool(name: str, install: str) -> str:
+    """A tool that is no Python package; the test is skipped where there is none, and says how to get it."""
     found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
-    return found or pytest.skip(f"{name} is not here: apt-get install {package}")
+    return found or pytest.skip(f"{name} is not here: {install}")
 
 
 def stages() -> dict[str, list[str]]:
@@ -63,6 +63,11 @@ def stages() -> dict[str, list[str]]:
 
 def test_hadolint_finds_nothing() -> None:
     run(installed("hadolint"), "Dockerfile")
+
+
+def test_dclint_finds_nothing() -> None:
+    line = [tool("dclint", "make services"), "-c", DEPLOY / ".dclintrc.yaml", "--max-warnings", "0"]
+    run(*line, DEPLOY / "compose.yaml", DEPLOY / "compose.gpu.yaml")
 
 
 def test_both_targets_are_alike_and_not_root() -> None:
@@ -200,7 +205,7 @@ def test_dashboard_reads_the_provisioned_source() -> None:
 
 
 def test_prometheus_takes_configuration_and_expressions(tmp_path: Path) -> None:
-    promtool = tool("promtool", "prometheus")
+    promtool = tool("promtool", "make services")
     run(promtool, "check", "config", DEPLOY / "prometheus/prometheus.yaml")
     run(promtool, "test", "rules", Path(__file__).parent / "rules_test.yaml")
     shown = [
@@ -213,7 +218,7 @@ def test_prometheus_takes_configuration_and_expressions(tmp_path: Path) -> None:
 
 
 def test_service_is_valid_and_closed(tmp_path: Path) -> None:
-    analyze = tool("systemd-analyze", "systemd")
+    analyze = tool("systemd-analyze", "apt-get install systemd")
     unit = (DEPLOY / "trimtab.service").read_text()
     unit = re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", unit, flags=re.MULTILINE)  # it is not installed here
     (tmp_path / "trimtab.service").write_text(unit)
