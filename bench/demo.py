@@ -17,9 +17,11 @@ from pathlib import Path
 
 import httpx
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "demo"))
-from browser import chromium, served
+from browser import served
 from chat_endpoint import SmallEndpoint, chat_endpoint
+from chromium import chromium
 from playwright.sync_api import Page
 from results_file import spread, write_results
 

@@ -3,20 +3,18 @@
 import asyncio
 import json
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from chromium import chromium
 from experiment import ARMS, Run, started
 from openai import OpenAI
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from trimtab.artifacts.manifest import read_manifest, verify_files
 
@@ -84,17 +82,6 @@ def test_page_shows_three_answers_from_one_prompt(run: Run, tmp_path: Path) -> N
     trained = run.trimtab("train", *more, "train.per_device_train_batch_size=1", "train.eval_pairs=2")
     assert trained.returncode == 0, trained.stdout[-2000:] + trained.stderr[-2000:]
     assert read_manifest(run.directory.parent / "loop" / "orpo" / "adapter", "adapter").metrics["steps"] == 1
-
-
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    assert path, "no Chromium: run `make browser`"
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=path, args=flags)
-        yield browser
-        browser.close()
 
 
 def page_address(run: Run) -> str:

@@ -1,12 +1,11 @@
 """The page of a small comparison, opened from disk in a real browser: by width, in light and dark, printed."""
 
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Literal
 
 import pytest
+from chromium import chromium, serious_faults
 from playwright.sync_api import Browser, BrowserContext, Page
 from small_run import write_run
 
@@ -32,16 +31,8 @@ CONTRASTS = """() => [...document.querySelectorAll('h1, h2, h3, h4, .verdict p, 
 
 
 @pytest.fixture(scope="module")
-def demo() -> ModuleType:
-    """What the demo's tests have for browsers."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[1] / "demo"))
-        return import_module("browser")
-
-
-@pytest.fixture(scope="module")
-def browser(demo: ModuleType) -> Iterator[Browser]:
-    with demo.chromium() as started:
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
         yield started
 
 
@@ -97,11 +88,11 @@ def test_what_data_says_is_shown_as_text(browser: Browser, page_file: Path) -> N
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_fault(demo: ModuleType, browser: Browser, page_file: Path, scheme: Scheme) -> None:
+def test_axe_finds_no_serious_fault(browser: Browser, page_file: Path, scheme: Scheme) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844})
     tab, _ = opened(context, page_file)
     tab.emulate_media(color_scheme=scheme)
-    assert demo.serious_faults(tab) == []
+    assert serious_faults(tab) == []
     context.close()
 
 

@@ -38,7 +38,9 @@ def test_every_arm_has_the_same_sweep_apart_from_heldout_pairs(arm: str, tmp_pat
     recipe = load_recipe(PATH, overrides)
     plan = make_plan(recipe, PATH, overrides)
     assert plan.directory == sweep_dir(recipe_in(tmp_path), arm) / "sweep"
-    assert plan.section.grid == [{f"train.{arm.replace('-', '_')}.learning_rate": rate} for rate in (3e-4, 1e-3, 3e-3)]
+    assert plan.section.grid == [
+        {f"train.{arm.replace('-', '_')}.learning_rate": rate} for rate in (3e-4, 1e-3, 3e-3)
+    ]
     assert recipe.data.heldout == 0.1  # of the training pairs
     assert recipe.data.train == recipe_in(tmp_path).data.train
     assert (recipe.train.max_steps, recipe.train.eval_pairs, recipe.all_seeds) == (8, 12, (0,))

@@ -10,8 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from browser import chromium, served
+from browser import served
 from chat_endpoint import SmallEndpoint, chat_endpoint
+from chromium import chromium
 from playwright.sync_api import Browser, Page, expect
 
 from trimtab.data.read import read_pairs

@@ -14,8 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from browser import chromium, served
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run by itself, this folder alone is known
+from browser import served
 from chat_endpoint import chat_endpoint
+from chromium import chromium
 from playwright.sync_api import Browser, Page
 
 from trimtab.demo.page import build

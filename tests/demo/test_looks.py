@@ -1,8 +1,9 @@
 """How the page looks: what axe finds of every view, in light and dark, and a phone's width."""
 
 import pytest
-from browser import ARMS, ask, open_view, serious_faults, state
+from browser import ARMS, ask, open_view, state
 from chat_endpoint import SmallEndpoint
+from chromium import serious_faults
 from playwright.sync_api import Browser, expect
 
 VIEWS = ("compare", "judge", "scoreboard", "preference", "batch")
