@@ -8,6 +8,7 @@ from trimtab.compare.figures import BY_NAME
 from trimtab.compare.intervals import is_clear
 from trimtab.recipes.compare import CompareSection
 
+_ALIGNMENT = ("win_rate", "style_rate", "style_score", "preference_accuracy")
 _DAMAGE = (
     ("refusal_rate", "declines {value:.0%} of the prompts, the base {base:.0%}", 0.1),
     ("empty_rate", "leaves {value:.0%} of the prompts without an answer, the base {base:.0%}", 0.1),
@@ -45,6 +46,7 @@ def decide(report: dict[str, Any], section: CompareSection) -> Verdict:
         rivals = [a for a in sound if not any(_clearly_worse(report, a, than, name) for than in (best, "base"))]
         ship = min(rivals, key=lambda arm: (seconds[arm] or float("inf"), -figures[arm][name]["value"]))
         reasons = [_why(report, ship, best, name, seconds, damaged), *_against_base(report, ship, name)]
+        reasons += [line for arm in dict.fromkeys((ship, best)) for line in _otherwise(report, arm, sound, name)]
     reasons += [f"{arm} is out: it {why}." for arm, why in damaged.items()]
     return Verdict(ship, damaged, [*reasons, *_orpo(report, name)])
 
@@ -100,6 +102,19 @@ def _against_base(report: dict[str, Any], ship: str, name: str) -> list[str]:
         return [f"It is not clearly better than the untrained base by {figure.label}: do not expect a difference."]
     amount = f"{value * 100:+.0f} points" if figure.form == ".0%" else f"{value:+{figure.form.strip('+')}}"
     return [f"Its {figure.label} changes by {amount} against the untrained base, which is more than chance."]
+
+
+def _otherwise(report: dict[str, Any], arm: str, sound: list[str], name: str) -> list[str]:
+    """Where the other figures of alignment do not agree with the one that decided."""
+    found = []
+    for other in _ALIGNMENT:
+        ahead = [one for one in sound if other != name and _clearly_worse(report, arm, one, other)]
+        if ahead:
+            figure, values = BY_NAME[other], report["figures"]
+            own, *theirs = (f"{values[one][other]['value']:{figure.form}}" for one in (arm, *ahead))
+            better = _listed([f"{one} ({value})" for one, value in zip(ahead, theirs, strict=True)])
+            found.append(f"By {figure.label} {arm} ({own}) is clearly behind {better}: read its answers.")
+    return found
 
 
 def _orpo(report: dict[str, Any], name: str) -> list[str]:

@@ -85,6 +85,19 @@ def test_the_headline_is_of_arms_that_can_ship() -> None:
     )
 
 
+def test_where_another_figure_disagrees_it_is_said() -> None:
+    report = by_hand(RATES | {"orpo": 0.55, "sft-dpo": 0.7})  # clearly ahead of all
+    styles = {"base": 0.0, "sft": 0.98, "dpo": 0.0, "sft-dpo": 0.05, "orpo": 0.8}
+    for one, rate in styles.items():
+        report["figures"][one]["style_rate"] = {"value": rate}
+        for other in styles.keys() - {one}:
+            report["differences"][one][other]["style_rate"] = _within_a_tenth(rate - styles[other])
+    line = "By chosen style sft-dpo (5%) is clearly behind sft (98%) and orpo (80%): read its answers."
+    assert line in verdict(report).sentences
+    assert verdict(report).arm == "sft-dpo"
+    assert not any("read its answers" in sentence for sentence in verdict(by_hand(RATES)).sentences)
+
+
 def test_what_is_not_known_to_cost_more_is_not_said_to() -> None:
     report = by_hand(RATES)
     report["cost"] = {}
