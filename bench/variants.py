@@ -20,14 +20,12 @@ SAME = ("seeds=[0]", "compare.tune=null", "export.quantize.method=none")
 # Each by its name: the arm whose figures count, and what is changed.
 VARIANTS = {
     "sft": ("sft", ()),
-    "sft-lr3": ("sft", ("train.learning_rate=3.0e-3",)),
     "sft-36": ("sft", ("train.max_steps=36",)),
     "orpo": ("orpo", ()),
     "orpo-b003": ("orpo", ("train.orpo.beta=0.03",)),
     "orpo-b03": ("orpo", ("train.orpo.beta=0.3",)),
     "orpo-b1": ("orpo", ("train.orpo.beta=1.0",)),
     "orpo-lr3": ("orpo", ("train.learning_rate=3.0e-3",)),
-    "orpo-b1-lr3": ("orpo", ("train.orpo.beta=1.0", "train.learning_rate=3.0e-3")),
     "orpo-36": ("orpo", ("train.max_steps=36",)),
 }
 FIGURES = ("preference_accuracy", "style_rate", "style_score", "general_perplexity", "repetition", "answer_tokens")
