@@ -137,9 +137,10 @@ def current(
 def new_artifact(directory: Path, manifest: Manifest) -> Iterator[Path]:
     """Yield an empty directory to fill; on a clean exit it becomes ``directory`` and gets the manifest.
 
-    ``manifest`` is completed with files, versions and template sums. Files are on the disk, not in its cache,
-    before the manifest says so. On an exception, a full disk's included, nothing is left and an older artifact in
-    ``directory`` stays as it was; a kill or a power loss may cost the older one, never leave a mixture.
+    ``manifest`` is completed with files, versions and template sums. All is on the disk, not in its cache, before
+    it takes its place with its manifest. On an exception, a full disk's included, nothing is left and an older
+    artifact in ``directory`` stays as it was. A kill or a power loss leaves one of them whole, or, in
+    the moment between two renames, none: then the older one is back when the next is begun here.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(directory)

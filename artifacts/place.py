@@ -15,35 +15,39 @@ def partial_of(directory: Path) -> Path:
 
 
 def remove_abandoned(directory: Path) -> None:
-    """Remove what processes that are gone have left of making ``directory``.
+    """Remove what processes that are gone have left of making ``directory``; an older one that they had moved
+    away, and put nothing into its place, is back.
 
-    One with our own number is gone too: in a container each run may get the same one.
+    A process with our own number is gone too: in a container each run may get the same one.
     """
     for path in directory.parent.glob(f".{directory.name}.partial-*"):
         number = int(path.name.rsplit("-", 1)[1])
         if number == os.getpid() or not psutil.pid_exists(number):
-            shutil.rmtree(path, ignore_errors=True)
+            if path == _old(directory, number) and not directory.exists():
+                path.rename(directory)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def put_in_place(directory: Path, manifest: bytes) -> None:
-    """``partial_of(directory)`` becomes ``directory`` and gets its manifest; what was there goes after that.
+    """``partial_of(directory)`` gets its manifest and becomes ``directory``; what was there goes after that.
 
-    Files are on the disk before the rename, the rename before the manifest. On an exception the old one is back.
+    All of it is on the disk before the rename. On an exception the old one is back.
     """
     partial = partial_of(directory)
+    write_atomically(partial / MANIFEST, manifest)
     readable = partial.stat().st_mode & 0o666  # some writers leave files to their owner alone
     for path in (*partial.rglob("*"), partial):
         if not path.is_symlink():
             if path.is_file():
                 path.chmod(readable)
             _to_disk(path)
-    old = directory.with_name(f".{directory.name}.partial-old-{os.getpid()}")
+    old = _old(directory, os.getpid())
     try:
         if directory.exists():
             directory.rename(old)
         partial.rename(directory)
         _to_disk(directory.parent)
-        write_atomically(directory / MANIFEST, manifest)
     except BaseException:
         if directory.exists() and not partial.exists():
             directory.rename(partial)
@@ -51,6 +55,11 @@ def put_in_place(directory: Path, manifest: bytes) -> None:
             old.rename(directory)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _old(directory: Path, number: int) -> Path:
+    """Where a process puts what is in its way."""
+    return directory.with_name(f".{directory.name}.partial-old-{number}")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -155,7 +155,13 @@ while killed_at(step):
         assert f"only_{manifest.arm}.json" in manifest.files, step
         seen.add(manifest.arm)
     except InputError:
+        assert not directory.exists(), step
         seen.add("none")
+        try:
+            with new_artifact(directory, Manifest(kind="merged", arm="failed")):
+                raise OSError
+        except OSError:
+            assert read_manifest(directory).arm == "old", step
     make("old")
     assert [path.name for path in directory.parent.iterdir()] == ["merged"], step
     step += 1
@@ -192,23 +198,21 @@ def test_a_disk_that_is_full_when_the_manifest_is_written_costs_nothing(tmp_path
     assert {path.name for path in tmp_path.rglob("*")} == {"merged", "model.safetensors", MANIFEST}
 
 
-def test_files_are_on_the_disk_before_the_manifest_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[tuple[str, bool]] = []
     fsync = os.fsync
 
     def watched(handle: int) -> None:
         name = Path(f"/proc/self/fd/{handle}").readlink().name
-        synced.append((name, (tmp_path / "merged" / MANIFEST).exists()))
+        synced.append((name, (tmp_path / "merged").exists()))
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", watched)
     make(tmp_path / "merged")
-    names = [name for name, _ in synced]
-    assert names.index("model.safetensors") < names.index(tmp_path.name)
-    assert not any(there for _, there in synced[:-1])
-    assert synced[-1] == ("merged", True)
+    *before, last = synced
+    assert {("model.safetensors", False), (MANIFEST, False)} <= set(before)
+    assert before[-1][0].startswith(".merged.partial-") and not any(there for _, there in before)
+    assert last == (tmp_path.name, True)
 
 
 def test_sums_that_a_writer_took_are_used_unless_the_file_changed(tmp_path: Path) -> None:
