@@ -46,6 +46,8 @@ def decide(report: dict[str, Any], section: CompareSection) -> Verdict:
         rivals = [a for a in sound if not any(_clearly_worse(report, a, than, name) for than in (best, "base"))]
         ship = min(rivals, key=lambda arm: (seconds[arm] or float("inf"), -figures[arm][name]["value"]))
         reasons = [_why(report, ship, best, name, seconds, damaged), *_against_base(report, ship, name)]
+        behind = {arm: seconds[arm] for arm in sound if _clearly_worse(report, arm, best, name)}
+        reasons += _cheaper(report, ship, best, name, behind)
         reasons += [line for arm in dict.fromkeys((ship, best)) for line in _otherwise(report, arm, sound, name)]
     reasons += [f"{arm} is out: it {why}." for arm, why in damaged.items()]
     return Verdict(ship, damaged, [*reasons, *_orpo(report, name)])
@@ -102,6 +104,20 @@ def _against_base(report: dict[str, Any], ship: str, name: str) -> list[str]:
         return [f"It is not clearly better than the untrained base by {figure.label}: do not expect a difference."]
     amount = f"{value * 100:+.0f} points" if figure.form == ".0%" else f"{value:+{figure.form.strip('+')}}"
     return [f"Its {figure.label} changes by {amount} against the untrained base, which is more than chance."]
+
+
+def _cheaper(report: dict[str, Any], ship: str, best: str, name: str, behind: dict[str, Any]) -> list[str]:
+    """Arms that took less training than what ships and are behind the best, but not clearly behind what ships.
+
+    ``behind``: the seconds of training of the arms that are clearly behind the best.
+    """
+    own = report["cost"].get(ship, {}).get("total", {}).get("train_seconds")
+    return [
+        f"{arm}, clearly behind {best}, cannot be told apart from {ship} either, for {took / own:.0%} of its "
+        "training time."
+        for arm, took in behind.items()
+        if ship != best and own and took and took < own and not _clearly_worse(report, arm, ship, name)
+    ]
 
 
 def _otherwise(report: dict[str, Any], arm: str, sound: list[str], name: str) -> list[str]:

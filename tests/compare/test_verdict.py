@@ -98,6 +98,13 @@ def test_where_another_figure_disagrees_it_is_said() -> None:
     assert not any("read its answers" in sentence for sentence in verdict(by_hand(RATES)).sentences)
 
 
+def test_a_cheaper_arm_that_is_behind_the_best_alone_is_named() -> None:
+    found = verdict(by_hand(RATES | {"sft": 0.5, "orpo": 0.55, "sft-dpo": 0.64}))
+    assert found.arm == "orpo"  # 0.09 behind; sft is 0.14 behind
+    line = "sft, clearly behind sft-dpo, cannot be told apart from orpo either, for 60% of its training time."
+    assert line in found.sentences
+
+
 def test_what_is_not_known_to_cost_more_is_not_said_to() -> None:
     report = by_hand(RATES)
     report["cost"] = {}
