@@ -26,6 +26,7 @@ VARIANTS = {
     "orpo-b03": ("orpo", ("train.orpo.beta=0.3",)),
     "orpo-b1": ("orpo", ("train.orpo.beta=1.0",)),
     "orpo-lr3": ("orpo", ("train.learning_rate=3.0e-3",)),
+    "orpo-chosen": ("orpo", ("train.orpo.nll_over=chosen",)),
     "orpo-36": ("orpo", ("train.max_steps=36",)),
 }
 FIGURES = ("preference_accuracy", "style_rate", "style_score", "general_perplexity", "repetition", "answer_tokens")
