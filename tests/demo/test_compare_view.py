@@ -96,7 +96,7 @@ def test_a_stalled_arm_holds_no_other_up(tab: Page, endpoint: SmallEndpoint) -> 
 
 def test_settings_repeats_differences_and_a_conversation(tab: Page, endpoint: SmallEndpoint) -> None:
     tab.locator("#compare-settings > button").click()
-    # As a person does: what is put into a field in the moment in which it appears is shown and not known.
+    # As a person does: what is put into a field in the moment in which it appears can be lost.
     tab.locator("#compare-system textarea").press_sequentially("Be brief.", delay=30)
     tab.get_by_label("Seed").first.fill("7")
     tab.locator("#compare-settings").get_by_label("Answers from each arm").first.fill("2")
