@@ -50,7 +50,9 @@ def decide(report: dict[str, Any], section: CompareSection) -> Verdict:
         reasons += _cheaper(report, ship, best, name, behind)
         reasons += [line for arm in dict.fromkeys((ship, best)) for line in _otherwise(report, arm, sound, name)]
     reasons += [f"{arm} is out: it {why}." for arm, why in damaged.items()]
-    return Verdict(ship, damaged, [*reasons, *_orpo(report, name)])
+    if (ship, best) != ("orpo", "sft-dpo"):  # else the first sentence says it
+        reasons += _orpo(report, name)
+    return Verdict(ship, damaged, reasons)
 
 
 def shipped_figures(report: dict[str, Any], arm: str) -> dict[str, Any]:

@@ -103,6 +103,7 @@ def test_a_cheaper_arm_that_is_behind_the_best_alone_is_named() -> None:
     assert found.arm == "orpo"  # 0.09 behind; sft is 0.14 behind
     line = "sft, clearly behind sft-dpo, cannot be told apart from orpo either, for 60% of its training time."
     assert line in found.sentences
+    assert not any(sentence.startswith("ORPO ") for sentence in found.sentences)  # the first has said it
 
 
 def test_what_is_not_known_to_cost_more_is_not_said_to() -> None:
