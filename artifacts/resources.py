@@ -1,7 +1,9 @@
 """What the machine has; disk and memory are asked for before work begins, so that no stage dies half way."""
 
+import platform
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -31,11 +33,20 @@ def require_memory(need: int, purpose: str, remedy: str) -> None:
         )
 
 
-def gpu_names() -> list[str]:
-    """Names of the NVIDIA GPUs that ``nvidia-smi`` lists; imports no torch."""
+@dataclass(frozen=True)
+class Gpu:
+    """An NVIDIA GPU: its compute capability as (major, minor), its memory in MiB."""
+
+    name: str
+    capability: tuple[int, int]
+    memory_mib: int
+
+
+def gpus() -> list[Gpu]:
+    """The NVIDIA GPUs that ``nvidia-smi`` lists; imports no torch."""
     try:
         listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],  # noqa: S607 (wherever the driver put it)
+            ["nvidia-smi", "--query-gpu=name,compute_cap,memory.total", "--format=csv,noheader,nounits"],  # noqa: S607 (wherever the driver put it)
             capture_output=True,
             text=True,
             timeout=20,
@@ -43,7 +54,32 @@ def gpu_names() -> list[str]:
         )
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return []
-    return [name.strip() for name in listed.stdout.splitlines()] if listed.returncode == 0 else []
+    return [_gpu(line) for line in listed.stdout.splitlines() if line.strip()] if listed.returncode == 0 else []
+
+
+def _gpu(line: str) -> Gpu:
+    name, capability, memory = (cell.strip() for cell in line.rsplit(",", 2))
+    major, minor = capability.split(".")
+    return Gpu(name, (int(major), int(minor)), int(memory))
+
+
+def gpu_names() -> list[str]:
+    """Names of the NVIDIA GPUs that ``nvidia-smi`` lists."""
+    return [gpu.name for gpu in gpus()]
+
+
+def processor() -> str:
+    """The processor's name as the kernel gives it, "x86_64" and the like where it gives none."""
+    return cpu_facts().get("model name") or platform.machine()
+
+
+def cpu_facts() -> dict[str, str]:
+    """What ``/proc/cpuinfo`` says of the first processor: "model name", "flags" and more; {} without it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").partition("\n\n")[0].splitlines()
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
 def directory_size(directory: Path) -> int:

@@ -58,11 +58,15 @@ def run(arguments: Namespace) -> int:
 
 def _experiment(arguments: Namespace) -> "tuple[int, Recipe | None, dict[str, float]]":
     """The stages in turn; exit code, the recipe with what the search found, and each stage's seconds."""
-    from trimtab.compare.run import check_inputs
+    from trimtab.compare.run import check_inputs, finished_report
 
     arguments.arm, arguments.nproc = None, 1
     recipe = commands.recipe_of(arguments)
     check_inputs(recipe)
+    if recipe.compare.through_endpoint and not finished_report(recipe):
+        from trimtab.serve.plan import require_servable_recipe
+
+        require_servable_recipe(recipe)
     spent: dict[str, float] = {}
     stages = [
         ("train", lambda: _train_seeds(arguments)),

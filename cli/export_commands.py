@@ -96,6 +96,9 @@ def export(arguments: Namespace) -> int:
     from trimtab.recipes.load import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)
+    from trimtab.serve.plan import require_servable_recipe
+
+    require_servable_recipe(recipe)
     quiet_gptqmodel()
     from trimtab.export.run import export as run_export
 

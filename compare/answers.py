@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from openai import APIError, AsyncOpenAI
+from openai import APIError, AsyncOpenAI, OpenAI
 from tqdm import tqdm
 
 from trimtab.artifacts.endpoint_key import api_key
@@ -29,6 +29,17 @@ def collect_answers(
         return asyncio.run(_collect(base_url, arms, pairs, section, seed))
     except APIError as error:
         raise GateError(f"the endpoint {base_url} failed while answering: {error}") from error
+
+
+def served_kernels(base_url: str) -> dict[str, str]:
+    """How the endpoint computes the 4-bit weights of each model that has them, by name (``/v1/models``)."""
+    with OpenAI(base_url=base_url, api_key=api_key() or "none", timeout=60, max_retries=0) as client:
+        try:
+            models = client.models.list().data
+        except APIError as error:
+            raise GateError(f"the endpoint {base_url} does not list its models: {error}") from error
+    extras = {model.id: model.model_extra or {} for model in models}
+    return {name: str(extra["kernel"]) for name, extra in extras.items() if extra.get("kernel")}
 
 
 async def _collect(

@@ -230,6 +230,8 @@ def _recipe(report: dict[str, Any]) -> str:
     text = yaml.safe_dump(report["recipe"], sort_keys=False, allow_unicode=True)
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     machine = f"{report['machine']['cores']} cores, {report['machine']['processor']}"
+    if kernels := set(report.get("kernels", {}).values()):
+        machine += f"; 4-bit weights served by: {', '.join(sorted(kernels))}"
     return (
         f'<p class="soft">{escape(versions)}; {escape(machine)}</p><details><summary>The recipe, every '
         f'key</summary><pre class="code">{escape(text)}</pre></details>'

@@ -9,6 +9,7 @@ import numpy as np
 
 from trimtab.artifacts.manifest import Manifest, installed_versions
 from trimtab.artifacts.profiles import Profile
+from trimtab.artifacts.resources import processor
 from trimtab.compare import figures as fig
 from trimtab.compare.claims import measured_claims
 from trimtab.compare.classifier import StyleClassifier
@@ -39,9 +40,11 @@ def build(
     votes: list[tuple[str, str]] | None = None,
     judged: list[Tree] | None = None,
     lm_eval: Tree | None = None,
+    kernels: dict[str, str] | None = None,
 ) -> Tree:
     """The report. ``served``: the manifest of each arm's shipped artifact; ``manifests``: of its trainings;
-    ``judged``: of the first seed's answers, the served ones where there are any."""
+    ``judged``: of the first seed's answers, the served ones where there are any; ``kernels``: how the endpoint
+    computed each model's 4-bit weights."""
     main_form = recipe.trained_kind if recipe.compare.measure else SERVED
     main = profiles[main_form]
     shown_form = SERVED if SERVED in profiles else main_form  # of the answers that are shown, and judged
@@ -64,7 +67,7 @@ def build(
     report["verdict"] = asdict(decide(report, recipe.compare))
     report["arms"] = [table_row(arm, recipe, report, manifests, served[arm], main) for arm in recipe.arms]
     report["answers"] = side_by_side(pairs, profiles[shown_form], style)
-    return report | _origin(recipe, manifests, served)
+    return report | {"kernels": kernels or {}} | _origin(recipe, manifests, served)
 
 
 def _heading(recipe: Recipe, form: str, main: dict[str, list[Profile]], style: bool) -> Tree:
@@ -107,7 +110,7 @@ def _origin(recipe: Recipe, manifests: dict[str, list[Manifest]], served: dict[s
         "versions": installed_versions(),
         "machine": {
             "cores": os.cpu_count(),
-            "processor": platform.machine(),
+            "processor": processor(),
             "python": platform.python_version(),
         },
     }

@@ -9,6 +9,7 @@ from trimtab.artifacts.errors import InputError
 from trimtab.artifacts.lineage import parent_of
 from trimtab.artifacts.manifest import Manifest, Parent, current, new_artifact, read_manifest
 from trimtab.artifacts.profiles import Profile, profile_path
+from trimtab.compare.answers import served_kernels
 from trimtab.compare.gather import SERVED, Profiles, curves, expected, read_profiles, served_profiles, trainings
 from trimtab.compare.lm_eval import require_package
 from trimtab.compare.tuning import chosen
@@ -39,8 +40,10 @@ def compare(recipe: Recipe) -> None:
     data, section = resolve(recipe.data), recipe.compare
     profiles: Profiles = read_profiles(recipe) if section.measure else {}
     pairs = _answered(data.heldout, profiles, section)
+    kernels: dict[str, str] = {}
     if section.through_endpoint:
         profiles[SERVED] = served_profiles(recipe, pairs)
+        kernels = served_kernels(recipe.serve.url)
     from trimtab.compare.classifier import train_classifier
     from trimtab.compare.markdown import render_markdown
     from trimtab.compare.page import render_page
@@ -58,6 +61,7 @@ def compare(recipe: Recipe) -> None:
         votes=_votes(recipe),
         judged=_judged(recipe, pairs, profiles.get(SERVED) or profiles[recipe.trained_kind]),
         lm_eval=_lm_eval(recipe),
+        kernels=kernels,
     )
     with new_artifact(report_dir(recipe), manifest) as partial:
         text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)

@@ -36,6 +36,8 @@ def print_tables(report: dict[str, Any], side_by_side: int) -> None:
     if not console.is_terminal:
         console = Console(width=120)
     title = f"{report['name']}: {report['model']}, served as {report['artifact']}"
+    if kernels := sorted(set(report.get("kernels", {}).values())):
+        title += f" ({', '.join(kernels)} kernel)"
     figures = Table(title=Text(title, style="table.title"))
     for column in COLUMNS:
         figures.add_column(column, justify="left" if column == "arm" else "right")

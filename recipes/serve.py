@@ -42,7 +42,10 @@ class ServeSection(Section):
     reload are; without a port nowhere. ``drain_seconds``: for answers in work when their engine is replaced or
     the endpoint is stopped. ``gpu_memory``: share of each GPU's memory that the engines divide; leave room for
     one more where artifacts are to be replaced without a pause. ``tensor_parallel_size``: GPUs that an engine's
-    model is split over. ``log_dir``: where each engine's log goes, by default ``serve`` of the run.
+    model is split over. ``gptq_kernel``: how 4-bit GPTQ is computed on a CPU: by vLLM's ``compiled`` kernel, which
+    needs AVX-512, or ``unpacked`` once to float32 in eight times the memory; ``auto`` is the first where it is
+    there. ``here``: whether the artifacts are for this machine; false to export what another one will serve.
+    ``log_dir``: where each engine's log goes, by default ``serve`` of the run.
     ``request_log``: a file, or ``stdout``, with a line of JSON a request; ``log_prompts`` adds what was asked.
     ``tls_certificate``, ``tls_key``: PEM files, for https.
     ``canary_seconds``: between two probes of an engine that is ready; one that answers otherwise, or not within
@@ -62,6 +65,8 @@ class ServeSection(Section):
     max_model_len: Annotated[int, Field(ge=128)] = 2048
     max_num_seqs: Count = 16
     kv_cache_gib: Count = 1
+    gptq_kernel: Literal["auto", "compiled", "unpacked"] = "auto"
+    here: bool = True
     startup_timeout: Positive = 600
     probe_limit: Positive = 0.1
     canary_seconds: Positive = 60

@@ -7,18 +7,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trimtab.artifacts.errors import InputError
-from trimtab.artifacts.resources import gpu_names
 from trimtab.recipes.serve import ServeSection
+from trimtab.serve import cpu_kernel
+from trimtab.serve.machine import engine_library, visible_gpus
 
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What engines share: how many visible CUDA devices, and how many CPU cores."""
+    """What engines share: how many visible CUDA devices, and how many CPU cores.
+
+    ``compiled_gptq``: whether vLLM's library for this processor has the kernel of 4-bit weights.
+    """
 
     gpus: int
     cores: int
+    compiled_gptq: bool = True
 
 
 @dataclass(frozen=True)
@@ -40,16 +45,27 @@ class Engine:
 
 
 def detect_hardware() -> Hardware:
-    """The GPUs that this process may use and the CPU cores it may run on."""
-    gpus = usable_gpus(len(gpu_names()), os.environ.get("CUDA_VISIBLE_DEVICES"))
-    return Hardware(gpus, len(os.sched_getaffinity(0)))
+    """The GPUs that this process may use, the CPU cores it may run on, and what vLLM's library has for them."""
+    gpus = len(visible_gpus())
+    compiled = bool(gpus) or cpu_kernel.COMPILED_OP in engine_library().ops
+    return Hardware(gpus, len(os.sched_getaffinity(0)), compiled)
 
 
-def usable_gpus(present: int, visible: str | None) -> int:
-    """How many of ``present`` GPUs ``CUDA_VISIBLE_DEVICES`` (None: not set) leaves."""
-    if visible is None or not present:
-        return present
-    return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+def gptq_kernel(section: ServeSection, hardware: Hardware) -> str:
+    """How GPTQ is computed: "cuda", or on the CPU "compiled" or "unpacked" (see ``cpu_kernel``).
+
+    InputError where ``serve.gptq_kernel`` asks for one that is not there.
+    """
+    if hardware.gpus:
+        return "cuda"
+    if section.gptq_kernel == "compiled" and not hardware.compiled_gptq:
+        raise InputError(
+            "serve.gptq_kernel=compiled: vLLM's library for this processor has no kernel for 4-bit weights "
+            f"({cpu_kernel.COMPILED_OP}, which needs AVX-512); give unpacked, or leave it out"
+        )
+    if section.gptq_kernel != "auto":
+        return section.gptq_kernel
+    return "compiled" if hardware.compiled_gptq else "unpacked"
 
 
 def engine_command(engine: Engine, section: ServeSection, hardware: Hardware, engines: int) -> list[str]:
@@ -126,6 +142,8 @@ def engine_environment(index: int, section: ServeSection, hardware: Hardware, en
         environment["OMP_NUM_THREADS"] = str(max(1, hardware.cores // engines))
         # Even eager, vLLM compiles two small functions (ranks of log-probabilities), and ends without a compiler.
         environment["TORCH_COMPILE_DISABLE"] = "1"
+        if gptq_kernel(section, hardware) == "unpacked":
+            environment[cpu_kernel.DISABLED] = cpu_kernel.COMPILED
     return environment
 
 

@@ -8,15 +8,17 @@ from trimtab.artifacts.manifest import Manifest
 _BITS = {"merged": 16, "model": 16, "adapter": 16, "nf4": 4}
 
 
-def described(name: str, served: dict[str, Manifest]) -> dict[str, Any]:
-    """The model ``name`` of ``served``: its artifact's kind, digest and bits, its arm, that arm's method and beta,
-    and the name of the served model that is the reference of its DPO. None: not known, or there is none."""
+def described(name: str, served: dict[str, Manifest], kernel: str | None = None) -> dict[str, Any]:
+    """The model ``name`` of ``served``: its artifact's kind, digest and bits, the kernel of its GPTQ weights, its
+    arm, that arm's method and beta, and the name of the served model that is the reference of its DPO. None: not
+    known, or there is none."""
     manifest = served[name]
     settings = _settings(manifest)
     return {
         "artifact": manifest.kind,
         "digest": manifest.digest,
         "bits": _BITS.get(manifest.kind) or manifest.recipe.get("gptq", {}).get("bits"),
+        "kernel": kernel,
         "arm": manifest.arm,
         "method": "dpo" if manifest.arm == "sft-dpo" else manifest.arm,
         "beta": settings.get("beta"),

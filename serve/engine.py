@@ -33,15 +33,22 @@ _READ_AHEAD = 1 << 16  # bytes of an answer whose client reads slowly; then the 
 class EngineProcess:
     """A running engine and the HTTP clients that reach it: ``client`` for our own questions, ``session``.
 
-    ``on_cpu``: its model computes on the cores that its other processes run on.
+    ``on_cpu``: its model computes on the cores that its other processes run on. ``kernel``: of a GPTQ model, as
+    ``gptq_kernel`` names it.
     """
 
     def __init__(
-        self, engine: Engine, command: list[str], environment: dict[str, str], log: Path, on_cpu: bool = False
+        self,
+        engine: Engine,
+        command: list[str],
+        environment: dict[str, str],
+        log: Path,
+        on_cpu: bool = False,
+        kernel: str | None = None,
     ) -> None:
         self.engine = engine
         self.log = log
-        self.command, self.environment, self.on_cpu = command, environment, on_cpu
+        self.command, self.environment, self.on_cpu, self.kernel = command, environment, on_cpu, kernel
         self.verified = False
         self.in_work = 0  # requests
         self.starts = 0

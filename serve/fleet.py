@@ -235,7 +235,7 @@ def _settled(section: ServeSection) -> dict[str, object]:
 def _table(section: ServeSection, units: list[_Unit]) -> Table:
     manifests = {name: manifest for unit in units for name, manifest in unit.supervisor.manifests.items()}
     models = {
-        name: Served(unit.process, described(name, manifests))
+        name: Served(unit.process, described(name, manifests, unit.process.kernel))
         for unit in units
         for name in unit.supervisor.manifests
     }

@@ -1,20 +1,32 @@
 """What an endpoint is to serve: the engines of a recipe or of directories, and the processes they become."""
 
 import re
+import socket
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from trimtab.artifacts.base_model import resolve_model
 from trimtab.artifacts.errors import InputError
 from trimtab.artifacts.manifest import read_manifest
 from trimtab.artifacts.resources import MIB, directory_size, require_memory
 from trimtab.recipes.schema import Recipe
 from trimtab.recipes.serve import NAME, ServeSection
 from trimtab.serve.adapters import largest_rank, lora_targets, require_base
-from trimtab.serve.command import Engine, Hardware, detect_hardware, engine_command, engine_environment
+from trimtab.serve.command import (
+    Engine,
+    Hardware,
+    detect_hardware,
+    engine_command,
+    engine_environment,
+    gptq_kernel,
+    gpu_places,
+)
+from trimtab.serve.cpu_kernel import packed_size
 from trimtab.serve.engine import EngineProcess
+from trimtab.serve.machine import require_servable
 
 _ENGINE_MEMORY = 2600 * MIB  # API server, engine core and worker of one CPU engine, without weights and cache
 _SERVED = ("merged", "gptq", "nf4", "model")
@@ -115,6 +127,8 @@ def make_processes(deployment: Deployment, engines: list[Engine], log_suffix: st
     InputError when logs cannot be written.
     """
     _require_writable(deployment.logs)
+    for engine in engines:
+        require_servable(_form(engine))
     hardware = detect_hardware()
     return [
         EngineProcess(
@@ -123,6 +137,7 @@ def make_processes(deployment: Deployment, engines: list[Engine], log_suffix: st
             engine_environment(index, deployment.section, hardware, len(engines)),
             deployment.logs / f"{engine.name}{log_suffix}.log",
             on_cpu=not hardware.gpus,
+            kernel=gptq_kernel(deployment.section, hardware) if engine.kind == "gptq" else None,
         )
         for index, engine in enumerate(engines)
     ]
@@ -140,15 +155,62 @@ def _require_writable(logs: Path) -> None:
         ) from error
 
 
+def require_servable_recipe(recipe: Recipe, mode: Mode | None = None) -> None:
+    """InputError when this machine will not serve what the recipe makes: asked before anything is made.
+
+    Looked at are the form (where ``auto`` is to choose it, whether any is served), the GPUs that an engine needs,
+    and the memory that is free now for an engine an arm, by the base model's size.
+    """
+    section, mode = recipe.serve, mode or recipe.serve.mode
+    if not section.here:
+        return
+    quantize = recipe.export.quantize
+    forms = {"auto": "merged", "none": "merged", "nf4": "nf4", "gptq": f"gptq {quantize.gptq.bits}-bit"}
+    form = "adapters" if mode == "adapters" else forms[quantize.method]
+    require_servable(form, "; to make it for another machine: serve.here=false")
+    hardware = detect_hardware()
+    if gpu_places(section, hardware) or _listens(section):  # one that is up has its memory already
+        return
+    size = directory_size(resolve_model(recipe.model.name_or_path).path)  # bfloat16
+    in_memory = {"gptq 4-bit": 1, "nf4": 1}.get(form, 2)
+    if form == "gptq 4-bit" and gptq_kernel(section, hardware) == "unpacked":
+        in_memory = 3
+    engines = 1 if mode == "adapters" else len(recipe.arms)
+    _require_memory(section, engines, engines * in_memory * size)
+
+
+def _listens(section: ServeSection) -> bool:
+    try:
+        with socket.create_connection((section.host, section.port), timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+def _form(engine: Engine) -> str:
+    """The engine's form, as ``machine.FORMS`` names it."""
+    if engine.kind == "gptq":
+        bits = read_manifest(engine.model_dir).recipe.get("gptq", {}).get("bits", 4)
+        return f"gptq {bits}-bit"
+    return engine.kind if engine.kind in ("adapters", "nf4") else "merged"
+
+
 def require_room(section: ServeSection, engines: list[Engine], hardware: Hardware | None = None) -> None:
     """InputError when the memory that is free now does not hold ``engines`` on the CPU; a GPU's engine says so
     itself."""
-    if (hardware or detect_hardware()).gpus or not engines:
+    hardware = hardware or detect_hardware()
+    if hardware.gpus or not engines:
         return
-    weights = sum(directory_size(engine.model_dir) for engine in engines)
+    weights = 2 * sum(directory_size(engine.model_dir) for engine in engines)
+    if gptq_kernel(section, hardware) == "unpacked":
+        weights += sum(8 * packed_size(engine.model_dir) for engine in engines if engine.kind == "gptq")
+    _require_memory(section, len(engines), weights)
+
+
+def _require_memory(section: ServeSection, engines: int, weights: int) -> None:
     cache = section.kv_cache_gib * 1024 * MIB
     require_memory(
-        len(engines) * (_ENGINE_MEMORY + cache) + 2 * weights,
-        f"serving with {len(engines)} engines",
+        engines * (_ENGINE_MEMORY + cache) + weights,
+        f"serving with {engines} engines",
         "serve fewer models, or a recipe's on one engine: --mode adapters",
     )

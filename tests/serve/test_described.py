@@ -20,11 +20,12 @@ def test_how_a_model_was_made_and_what_it_is_compared_with() -> None:
         "direct": quantized("dpo", {"beta": 0.1, "ref_model": None}),
         "two-stage": quantized("sft-dpo", {"beta": 0.3}),
     }
-    said = {name: described(name, served) for name in served}
+    said = {name: described(name, served, "unpacked") for name in served}
     assert said["orpo"] | {"digest": ""} == {
         "artifact": "gptq",
         "digest": "",
         "bits": 4,
+        "kernel": "unpacked",
         "arm": "orpo",
         "method": "orpo",
         "beta": 0.2,
