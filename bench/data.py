@@ -3,8 +3,11 @@
 Each measurement is a process of its own. Peaks are resident memory, for ``datasets`` with what is resident of its
 mapped cache files. Rows a second leave out start and imports, but not what is imported on first use.
 
+    python bench/data.py --smoke    that it runs, no figure to quote
     python bench/data.py --quick    under 50 seconds
-    python bench/data.py            the whole measurement, into bench/results/data-cpu.json; needs 3 GB in $TMPDIR
+    python bench/data.py            the whole measurement, into bench/results; needs 3 GB in $TMPDIR
+
+The line: rows a second and peak memory of ``check`` (rows_per_s, peak_mib); the rest is in the results.
 """
 
 import argparse
@@ -23,18 +26,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from results_file import spread, write_results
+from results_file import forms, print_figures, spread, write_results
 
 # Nothing heavy is imported here: on Linux a child's ru_maxrss starts at what its parent had at the fork.
 
-ROWS, QUICK_ROWS, FEWEST_ROWS = 200_000, 20_000, 100
+ROWS, QUICK_ROWS, FEWEST_ROWS = 200_000, 20_000, 100  # a smoke test has the fewest
 ROUNDS, CHECKS = 3, 2
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ARROW_IO_THREADS")
 _MEASURED = ("trimtab", "datasets", "rapidfuzz", "datasketch")
-_SUMMARY = (
-    *("rows_per_s", "peak_mib", "convert_rows_per_s", "convert_peak_mib", "convert_quarter_peak_mib"),
-    *("datasets_rows_per_s", "datasets_peak_mib"),
-)
+_QUOTED = ("rows_per_s", "peak_mib")
 _ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
 _DRAWS, _WORDS = 1 << 16, 20_000
 Turn = dict[str, str]
@@ -140,7 +140,7 @@ def measure_here(name: str, source: Path, folder: Path) -> None:
 
 def measure(name: str, source: Path, folder: Path, rows: int) -> tuple[float, float]:
     """Rows a second and peak MiB of one task, in a process of its own. RuntimeError when it fails."""
-    command = [sys.executable, "-P", __file__, "--task", name, str(source), str(folder)]
+    command = [sys.executable, __file__, "--task", name, str(source), str(folder)]
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub"), "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
     environment = os.environ | dict.fromkeys(_ONE_THREAD, "1") | offline
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -199,17 +199,9 @@ def keep(figures: Figures, rows: int, file_mib: float) -> None:
     write_results("data", _MEASURED, content, cores=1, uses_gpu=False)
 
 
-def summary(figures: Figures) -> str:
-    """The medians in one line of ``key=value``."""
-    median = {name: statistics.median(values) for name, values in figures.items()}
-    line = " ".join(f"{name}={median[name]:.0f}" for name in _SUMMARY)
-    return f"{line} convert_vs_datasets={median['convert_vs_datasets']:.2f}"
-
-
 def main() -> None:
-    """Measure, print one line of figures; without ``--quick`` write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROWS:,} rows, each measurement once")
+    """Measure, print one line of figures; the whole measurement is written too."""
+    parser = forms(__doc__, f"{QUICK_ROWS:,} rows, each measurement once")
     parser.add_argument("--rows", type=int, metavar="N", help=f"{FEWEST_ROWS} or more (default: {ROWS:,})")
     parser.add_argument("--task", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -217,14 +209,18 @@ def main() -> None:
         name, source, folder = given.task
         measure_here(name, Path(source), Path(folder))
         return
-    rows = given.rows if given.rows is not None else QUICK_ROWS if given.quick else ROWS
+    usual = FEWEST_ROWS if given.smoke else QUICK_ROWS if given.quick else ROWS
+    rows = usual if given.rows is None else given.rows
     if rows < FEWEST_ROWS:
         parser.error(f"--rows {rows}: too few to measure, allowed: {FEWEST_ROWS} or more")
+    once = given.smoke or given.quick
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as name:
-        figures, file_mib = benchmark(Path(name), rows, *((1, 1) if given.quick else (ROUNDS, CHECKS)))
-    if not given.quick:
+        figures, file_mib = benchmark(Path(name), rows, *((1, 1) if once else (ROUNDS, CHECKS)))
+    if not once:
         keep(figures, rows, file_mib)
-    print(summary(figures))
+    median = {name: statistics.median(values) for name, values in figures.items()}
+    print(json.dumps({name: round(value, 3) for name, value in median.items()}), file=sys.stderr)
+    print_figures({name: median[name] for name in _QUOTED}, "smoke" if given.smoke else "")
 
 
 if __name__ == "__main__":

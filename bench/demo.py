@@ -4,11 +4,13 @@ An endpoint that writes its first word after a fixed time is asked in turn: by i
 token; and from the page, from the click on Compare until an answer's first word is painted. All three arms are
 asked at once, as always; the slowest of them counts.
 
+    python bench/demo.py --smoke    one round, no figure to quote
     python bench/demo.py --quick    a few rounds, under 50 seconds
-    python bench/demo.py            the whole measurement, into bench/results/demo-<cpu|gpu>.json
+    python bench/demo.py            the whole measurement, into bench/results
+
+The line: milliseconds that the page adds (added_first_token_ms).
 """
 
-import argparse
 import json
 import statistics
 import sys
@@ -23,12 +25,13 @@ from browser import served
 from chat_endpoint import SmallEndpoint, chat_endpoint
 from chromium import chromium
 from playwright.sync_api import Page
-from results_file import spread, write_results
+from results_file import forms, print_figures, spread, write_results
 
 from trimtab.demo.page import build
 
 ARMS = ("orpo", "dpo", "base")
-QUICK_ROUNDS, ROUNDS, WARM_UP = 8, 40, 3
+SMOKE_ROUNDS, QUICK_ROUNDS, ROUNDS = 1, 8, 40
+WARM_UP = 3  # rounds that are not counted
 WAIT_S = 0.1  # the endpoint's own time to its first token
 PAUSE_S = 0.05  # between words
 _MEASURED = ("gradio", "openai", "httpx", "playwright")
@@ -79,7 +82,7 @@ def page_ms(tab: Page) -> float:
 
 
 def measure(rounds: int) -> dict[str, list[float]]:
-    """Both in turn, ``rounds`` times after a few that are not counted."""
+    """Both in turn, ``rounds`` times after those that are not counted."""
     figures: dict[str, list[float]] = {"direct_ms": [], "page_ms": []}
     with chat_endpoint() as endpoint, served(build(endpoint.url)) as url, chromium() as browser:
         slow_start(endpoint)
@@ -106,20 +109,20 @@ def slow_start(endpoint: SmallEndpoint) -> None:
 
 
 def main() -> None:
-    """Measure, print the figures; without ``--quick`` write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="few rounds")
-    given = parser.parse_args()
-    figures = measure(QUICK_ROUNDS if given.quick else ROUNDS)
-    if not given.quick:
+    """Measure, print the figures; the whole measurement is written too."""
+    given = forms(__doc__, "few rounds").parse_args()
+    rounds = SMOKE_ROUNDS if given.smoke else QUICK_ROUNDS if given.quick else ROUNDS
+    figures = measure(rounds)
+    added = {"added_first_token_ms": statistics.median(figures["added_first_token_ms"])}
+    if rounds == ROUNDS:
         content = {
             "arms": len(ARMS),
-            "summary": {"added_first_token_ms": round(statistics.median(figures["added_first_token_ms"]), 1)},
+            "summary": {name: round(value, 1) for name, value in added.items()},
             "figures": {name: spread(values, 1) for name, values in figures.items()},
         }
         write_results("demo", _MEASURED, content)
     print(json.dumps({name: spread(values, 1) for name, values in figures.items()}), file=sys.stderr)
-    print(f"added_first_token_ms={statistics.median(figures['added_first_token_ms']):.1f}")
+    print_figures(added, "smoke" if given.smoke else "")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,12 @@ The base is a generated checkpoint in Llama's shapes (7.1 GB in shards of 2 GB),
 linear layers. Each measurement is a process of its own and ends when its files are on the disk (fsync). Peaks are
 resident memory; ours is over that of the interpreter with its imports.
 
+    python bench/merge.py --smoke    that it runs, no figure to quote
     python bench/merge.py --quick    under 50 seconds, a checkpoint of 0.4 GB
     python bench/merge.py            the whole measurement, into bench/results; needs 15 GB in $TMPDIR
+
+The line: our time over that of ``cp`` (over_cp) and our memory (peak_mib); how many times as fast as PEFT we are
+(vs_peft_time), and our share of its memory (vs_peft_memory).
 """
 
 import argparse
@@ -21,20 +25,24 @@ import tempfile
 import time
 from pathlib import Path
 
-from results_file import spread, write_results
+from results_file import forms, print_figures, spread, write_results
 
 # Nothing heavy is imported here: on Linux a child's ru_maxrss starts at what its parent had at the fork.
 
 ROUNDS = 3
 _MEASURED = ("trimtab", "torch", "transformers", "peft", "safetensors")
+_QUOTED = ("over_cp", "peak_mib", "vs_peft_time", "vs_peft_memory")
 RANK, ALPHA, MIB = 16, 32, 1 << 20
-LARGE = {"hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28, "vocab_size": 128256}
-SMALL = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 10, "vocab_size": 32000}
+SIZES = {  # hidden size, MLP size, layers, vocabulary, bytes of a shard
+    "large": (3072, 8192, 28, 128256, 2_000_000_000),
+    "small": (1024, 4096, 10, 32000, 150_000_000),
+    "tiny": (512, 1024, 4, 16000, 20_000_000),
+}
 HEADS = {"num_attention_heads": 32, "num_key_value_heads": 8}
 Figures = dict[str, list[float]]
 
 
-def generate(folder: Path, sizes: dict[str, int], shard_bytes: int) -> None:
+def generate(folder: Path, size: str) -> None:
     """Random base in ``folder``/base, in shards with an index, and adapter in ``folder``/adapter."""
     import torch
     from safetensors.torch import save_file
@@ -43,7 +51,16 @@ def generate(folder: Path, sizes: dict[str, int], shard_bytes: int) -> None:
     base, adapter = folder / "base", folder / "adapter"
     base.mkdir()
     adapter.mkdir()
-    config = LlamaConfig(**sizes, **HEADS, tie_word_embeddings=False, dtype="bfloat16")
+    hidden, mlp, layers, vocabulary, shard_bytes = SIZES[size]
+    config = LlamaConfig(
+        hidden_size=hidden,
+        intermediate_size=mlp,
+        num_hidden_layers=layers,
+        vocab_size=vocabulary,
+        **HEADS,
+        tie_word_embeddings=False,
+        dtype="bfloat16",
+    )
     config.save_pretrained(base)
     pool = torch.randn(64 << 20).to(torch.bfloat16)
     shards: list[dict[str, torch.Tensor]] = [{}]
@@ -147,14 +164,14 @@ def measure(name: str, folder: Path, check: bool) -> dict[str, float]:
     """One task in a process of its own; its files are removed after."""
     target = folder / f"{name}-out"
     target.mkdir()
-    command = [sys.executable, "-P", __file__, "--task", name, str(folder), str(target)]
+    command = [sys.executable, __file__, "--task", name, str(folder), str(target)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{name} ended with {done.returncode}:\n{done.stderr[-4000:]}")
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     print(f"{name}: {result['seconds']:.1f} s, {result['peak_mib']:.0f} MiB", file=sys.stderr)
     if check:
-        subprocess.run([sys.executable, "-P", __file__, "--task", "check", str(folder), str(target)], check=True)
+        subprocess.run([sys.executable, __file__, "--task", "check", str(folder), str(target)], check=True)
     shutil.rmtree(target)
     return result
 
@@ -203,38 +220,38 @@ def benchmark(folder: Path, rounds: int) -> Figures:
 
 
 def main() -> None:
-    """Measure, print one line of figures; without ``--quick`` write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="a small checkpoint, each measurement once")
+    """Measure, print one line of figures; the whole measurement is written too."""
+    parser = forms(__doc__, "a small checkpoint, each measurement once")
     parser.add_argument("--task", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.task:
-        name, folder, target = given.task
-        if name == "generate":
-            large = target == "large"
-            generate(Path(folder), LARGE if large else SMALL, 2_000_000_000 if large else 150_000_000)
-        elif name == "check":
-            check_here(Path(folder), Path(target))
-        else:
-            measure_here(name, Path(folder), Path(target))
+        do(*given.task)
         return
+    size = "tiny" if given.smoke else "small" if given.quick else "large"
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as name:
         folder = Path(name)
-        scale = "small" if given.quick else "large"
-        subprocess.run([sys.executable, "-P", __file__, "--task", "generate", name, scale], check=True)
-        figures = benchmark(folder, 1 if given.quick else ROUNDS)
-        size = sum(path.stat().st_size for path in (folder / "base").glob("*.safetensors"))
-    if not given.quick:
+        subprocess.run([sys.executable, __file__, "--task", "generate", name, size], check=True)
+        figures = benchmark(folder, ROUNDS if size == "large" else 1)
+        stored = sum(path.stat().st_size for path in (folder / "base").glob("*.safetensors"))
+    if size == "large":
         content = {
-            "checkpoint_gb": round(size / 1e9, 2),
+            "checkpoint_gb": round(stored / 1e9, 2),
             "rank": RANK,
             "equal_to_float32_reference": True,  # a run that is not ends before
             "figures": {name: spread(values) for name, values in figures.items()},
         }
         write_results("merge", _MEASURED, content, uses_gpu=False)
-    median = {key: statistics.median(values) for key, values in figures.items()}
-    keys = ("over_cp", "peak_mib", "vs_peft_time", "vs_peft_memory")
-    print(" ".join(f"{key}={median[key]:.3g}" for key in keys))
+    print_figures({name: statistics.median(figures[name]) for name in _QUOTED}, "smoke" if given.smoke else "")
+
+
+def do(task: str, folder: str, target: str) -> None:
+    """What a child is started for; the ``target`` of ``generate`` is a size."""
+    if task == "generate":
+        generate(Path(folder), target)
+    elif task == "check":
+        check_here(Path(folder), Path(target))
+    else:
+        measure_here(task, Path(folder), Path(target))
 
 
 if __name__ == "__main__":

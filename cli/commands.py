@@ -22,12 +22,12 @@ def doctor(arguments: Namespace) -> int:
 def train(arguments: Namespace) -> int:
     """Train one arm here, or each arm in processes of its own (so that its peak memory is its own)."""
     recipe = recipe_of(arguments)
-    from trimtab.cli.quiet import quiet_gptqmodel
+    from trimtab.cli.quiet import ready_for_models
     from trimtab.train.run import check_inputs, finished, is_main_process, train_arm
 
     processes = arguments.nproc
     if arguments.arm and processes == 1:
-        quiet_gptqmodel()
+        ready_for_models()
         with contextlib.ExitStack() as stack:
             if not is_main_process():
                 stack.enter_context(contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))

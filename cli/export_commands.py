@@ -76,11 +76,11 @@ def _add_common(command: ArgumentParser) -> None:
 
 def profile(arguments: Namespace) -> int:
     """Profiles of every arm, seed and export step; those that are up to date are kept."""
-    from trimtab.cli.quiet import quiet_gptqmodel
+    from trimtab.cli.quiet import ready_for_models
     from trimtab.recipes.load import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)
-    quiet_gptqmodel()
+    ready_for_models()
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -92,14 +92,14 @@ def profile(arguments: Namespace) -> int:
 
 def export(arguments: Namespace) -> int:
     """All arms of a recipe."""
-    from trimtab.cli.quiet import quiet_gptqmodel
+    from trimtab.cli.quiet import ready_for_models
     from trimtab.recipes.load import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     from trimtab.serve.plan import require_servable_recipe
 
     require_servable_recipe(recipe)
-    quiet_gptqmodel()
+    ready_for_models()
     from trimtab.export.run import export as run_export
 
     for arm, directory in run_export(recipe).items():
@@ -109,11 +109,11 @@ def export(arguments: Namespace) -> int:
 
 def merge(arguments: Namespace) -> int:
     """One adapter."""
-    from trimtab.cli.quiet import quiet_gptqmodel
+    from trimtab.cli.quiet import ready_for_models
 
     given = {"merge_base": arguments.merge_base, "merge_rounding": arguments.rounding}
     section = _section(arguments).model_copy(update={key: value for key, value in given.items() if value})
-    quiet_gptqmodel()
+    ready_for_models()
     from trimtab.export.by_directory import merge_directory
 
     merge_directory(
@@ -130,10 +130,10 @@ def merge(arguments: Namespace) -> int:
 
 def quantize(arguments: Namespace) -> int:
     """One model."""
-    from trimtab.cli.quiet import quiet_gptqmodel
+    from trimtab.cli.quiet import ready_for_models
 
     section = _section(arguments)
-    quiet_gptqmodel()
+    ready_for_models()
     from trimtab.export.by_directory import quantize_directory
     from trimtab.export.quantized import Form
 

@@ -16,6 +16,9 @@ def quiet_libraries() -> None:
         "HF_DATASETS_DISABLE_PROGRESS_BARS",
     ):
         os.environ.setdefault(name, "1")
+    # OpenMP's threads spin while they wait for one another: beside one other process a training step took nine
+    # times as long on two cores. Threads that sleep cost nothing measurable on a quiet machine (bench/NOTES.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -24,8 +27,11 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def quiet_gptqmodel() -> None:
-    """For processes that train or export: PEFT imports GPTQModel, which prints a banner through logbar."""
+def ready_for_models() -> None:
+    """For processes that train, measure or export: quick imports, and GPTQModel without its banner."""
     from logbar import LogBar
 
+    from trimtab.artifacts.lean_imports import import_lean
+
     LogBar.shared().setLevel("ERROR")
+    import_lean()

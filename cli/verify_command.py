@@ -41,7 +41,7 @@ def add_verify(command: ArgumentParser) -> None:
 def verify(arguments: Namespace) -> int:
     """Measure and print; 1 past a limit."""
     from trimtab.artifacts.errors import InputError
-    from trimtab.cli.quiet import quiet_gptqmodel
+    from trimtab.cli.quiet import ready_for_models
     from trimtab.recipes.export import ExportSection
     from trimtab.recipes.load import load_recipe
 
@@ -52,7 +52,7 @@ def verify(arguments: Namespace) -> int:
     recipe = load_recipe(arguments.recipe) if arguments.recipe else None
     pairs = _pairs(arguments, recipe)
     export = recipe.export if recipe else ExportSection()
-    quiet_gptqmodel()
+    ready_for_models()
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # ours is shown

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -23,6 +23,16 @@ _PR_SET_PDEATHSIG = 1
 # collectors' tokens in OTEL_EXPORTER_OTLP_HEADERS.
 _SECRET = re.compile(
     r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS|HEADERS)(_|$)|^TRIMTAB_RATE_STORAGE$", re.IGNORECASE
+)
+# The line that ends a traceback, behind what vLLM puts before each line: process, level, time and place.
+_EXCEPTION = re.compile(
+    r"^(\([^)]* pid=\d+\) )?([A-Z]+ \d\d-\d\d [\d:]+ \[[^]]*\] )?"
+    r"(?P<what>([A-Za-z_]\w*\.)*\w*(Error|Exception|Interrupt|Exit)(: .*)?)$"
+)
+_CONSEQUENCE = re.compile(
+    r"(\w+\.)*(EngineDeadError|CancelledError|KeyboardInterrupt|SystemExit|BrokenPipeError|HTTPException)\b|"
+    r"RuntimeError: (Engine core initialization failed|Engine process failed|cancelled)|"
+    r"Exception: WorkerProc initialization failed"
 )
 # Idle connections are left before the engine closes them (uvicorn: 5 s), else a request could meet its end.
 _IDLE_SECONDS = 2
@@ -54,6 +64,7 @@ class EngineProcess:
         self.starts = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._group_ended = False
+        self._log_begins = 0
         limits = httpx.Limits(max_connections=None, keepalive_expiry=_IDLE_SECONDS)
         transport = httpx.AsyncHTTPTransport(uds=str(engine.socket), limits=limits)
         timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS)
@@ -67,6 +78,7 @@ class EngineProcess:
             self.engine.socket.unlink(missing_ok=True)
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("ab" if self._process else "wb") as log:
+                self._log_begins = log.tell()
                 self._process = subprocess.Popen(
                     self.command,
                     env=without_secrets(os.environ) | self.environment,
@@ -120,7 +132,7 @@ class EngineProcess:
             if self.exit_code is not None:
                 raise GateError(
                     f"engine {self.engine.name} ended with code {self.exit_code} while starting: "
-                    f"{self._last_error()} (log: {self.log})"
+                    f"{self.last_error() or self._last_line()} (log: {self.log})"
                 )
             with contextlib.suppress(httpx.TransportError):
                 if (await self.client.get("/health", timeout=5)).status_code == 200:
@@ -128,7 +140,8 @@ class EngineProcess:
                         lower_coordinator(self._process.pid)
                     return
             await asyncio.sleep(0.5)
-        raise GateError(f"engine {self.engine.name} did not start within {timeout:.0f} s (log: {self.log})")
+        why = f": {error}" if (error := self.last_error()) else ""
+        raise GateError(f"engine {self.engine.name} did not start within {timeout:.0f} s{why} (log: {self.log})")
 
     async def stop(self, grace: float = 15) -> None:
         """End it for good."""
@@ -153,10 +166,30 @@ class EngineProcess:
             await asyncio.to_thread(self._process.wait)
         self.engine.socket.unlink(missing_ok=True)
 
-    def _last_error(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines()
-        errors = [line for line in lines if "Error" in line]
-        return (errors or lines or ["no output"])[-1].strip()[-300:]
+    def last_error(self) -> str:
+        """The exception that its log ends with since it was started, in one line; "" where there is none."""
+        return last_exception(self._log_lines())
+
+    def _last_line(self) -> str:
+        return next((line for line in reversed(self._log_lines()) if line.strip()), "no output").strip()[-300:]
+
+    def _log_lines(self) -> list[str]:
+        try:
+            with self.log.open("rb") as log:
+                log.seek(self._log_begins)
+                return log.read().decode(errors="replace").splitlines()
+        except OSError:
+            return []
+
+
+def last_exception(lines: Sequence[str]) -> str:
+    """The last exception in a vLLM log, as "Kind: message", 300 characters at most; "" where there is none.
+
+    Those that only say that another process failed give way to the one before them that says why.
+    """
+    found = [match["what"] for line in lines if (match := _EXCEPTION.match(line))]
+    causes = [each for each in found if not _CONSEQUENCE.match(each)]
+    return (causes or found or [""])[-1][:300]
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:

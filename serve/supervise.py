@@ -71,7 +71,9 @@ class Supervisor:
                     why = in_words(error)
                     if failed >= _TRIES:
                         await self.process.end()
-                        raise GateError(f"engine {name} is given up after {failed} starts: {why}") from error
+                        raise GateError(
+                            f"engine {name} is given up after {failed} starts: {why} (log: {self.process.log})"
+                        ) from error
 
     async def _until_it_fails(self) -> str:
         """What happened to the engine."""
@@ -81,7 +83,7 @@ class Supervisor:
                 await asyncio.wait({canary}, timeout=_POLL)
             if canary.done() and self.process.exit_code is None:
                 return canary.result()
-            return f"ended with code {self.process.exit_code}"
+            return f"ended with code {self.process.exit_code}{self._cause()}"
         finally:
             canary.cancel()
             await asyncio.gather(canary, return_exceptions=True)
@@ -112,8 +114,15 @@ class Supervisor:
         except Drifted as error:
             self.differences[name] = (error.difference, limit)
             raise
+        except GateError as error:  # what it answered says less than its log
+            raise GateError(f"{error}{self._cause()} (log: {self.process.log})") from error
         self.differences[name] = (difference, limit)
         return difference, limit
+
+    def _cause(self) -> str:
+        """The last exception in the engine's log, as the end of a sentence."""
+        error = self.process.last_error()
+        return f"; in its log: {error}" if error else ""
 
     async def _ended(self) -> None:
         while self.process.exit_code is None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from marked import marked
+from stored import stored
 
 from trimtab.compare.cells import duration, figure_cell, rate_cell
 from trimtab.compare.figures import BY_NAME
@@ -53,14 +54,20 @@ def tried(arm: dict[str, Any], rate: float) -> str:
 
 
 def variants_table() -> str:
-    stored = json.loads(Path("bench/results/variants-cpu.json").read_text())["variants"]
-    names = list(next(iter(stored.values()))["figures"])
+    """A table a machine."""
+    return "\n\n".join(
+        f"On {where}:\n\n{machine_variants(content['variants'])}" for where, content in stored("variants").items()
+    )
+
+
+def machine_variants(variants: dict[str, Any]) -> str:
+    names = list(next(iter(variants.values()))["figures"])
     rows = [
         [
             f"{one['arm']}{', ' * bool(one['changed'])}{' '.join(f'`{each}`' for each in one['changed'])}",
             *(f"{one['figures'][name]['value']:{BY_NAME[name].form}}" for name in names),
         ]
-        for one in stored.values()
+        for one in variants.values()
     ]
     return table(["", *(BY_NAME[name].label for name in names)], rows)
 

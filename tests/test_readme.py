@@ -4,10 +4,11 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from marked import marked
+from stored import items, stored
 
 from trimtab.cli.main import build_parser
 from trimtab.compare.table import COLUMNS, cells
@@ -53,37 +54,32 @@ def test_forms_and_findings_are_documented() -> None:
     assert findings_in_the_code() <= named
 
 
-def test_speed_is_the_stored_results() -> None:
-    stored = json.loads(Path("bench/results/data-cpu.json").read_text())
-    median = {name: figure["median"] for name, figure in stored["figures"].items()}
-    stands = Path("docs/data.md").read_text().split("<!-- bench -->\n")[1].split("\n<!-- /bench -->")[0]
-    assert stands.replace("\n", " ") == (
-        f"On one core, {stored['rows']:,} rows ({stored['file_mib']:.0f} MiB): `convert` reads and writes "
-        f"{median['convert_rows_per_s']:,.0f} rows a second in {median['convert_peak_mib']:.0f} MiB, "
+def medians(content: dict[str, Any]) -> dict[str, float]:
+    """Of a measurement's figures."""
+    return {name: figure["median"] for name, figure in content["figures"].items()}
+
+
+def data_line(content: dict[str, Any]) -> str:
+    """The words as they must stand in docs/data.md."""
+    median = medians(content)
+    return (
+        f"`convert` reads and writes {median['convert_rows_per_s']:,.0f} rows a second, of {content['rows']:,} "
+        f"({content['file_mib']:.0f} MiB), in {median['convert_peak_mib']:.0f} MiB, "
         f"{median['convert_vs_datasets']:.1f} times as many as the `datasets` library; "
-        f"`check` without a tokenizer does {median['rows_per_s']:,.0f} in {median['peak_mib']:,.0f} MiB."
+        f"`check` without a tokenizer does {median['rows_per_s']:,.0f} in {median['peak_mib']:,.0f} MiB"
     )
 
 
-TRAINING = json.loads(Path("bench/results/train-cpu.json").read_text())
-
-
-def test_speed_of_training_is_the_stored_results() -> None:
-    text = Path("docs/training.md").read_text()
-    assert text.split("<!-- bench -->\n")[1].split("\n<!-- /bench -->")[0] == speed_table()
-    assert README.split("<!-- bench -->")[1].split("<!-- /bench -->")[0] == speed_line()
-
-
-def speed_table() -> str:
+def speed_table(where: str, content: dict[str, Any]) -> str:
     """The table as it must stand in docs/training.md."""
+    versions = content["versions"]
     lines = [
-        f"On {TRAINING['cores']} cores ({TRAINING['machine']}), torch {TRAINING['versions']['torch']}, "
-        f"TRL {TRAINING['versions']['trl']}:",
+        f"On {where}, torch {versions['torch']}, TRL {versions['trl']}:",
         "",
         "| pairs | arm | pairs a second, TRL | ours | ours / TRL | peak memory, TRL | ours | ours / TRL |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
-    for cell, figures in TRAINING["results"].items():
+    for cell, figures in content["results"].items():
         speedup = figures["speedup"]
         lines.append(
             f"| {' | '.join(cell.split())} | {figures['trl_pairs_per_s']:.2f} | {figures['fast_pairs_per_s']:.2f} "
@@ -93,31 +89,38 @@ def speed_table() -> str:
     return "\n".join(lines)
 
 
+def speed_tables() -> str:
+    """A table a machine."""
+    return "\n\n".join(speed_table(*each) for each in stored("train").items())
+
+
 def speed_line() -> str:
-    """The words as they must stand in the README."""
-    orpo, dpo = (TRAINING["results"][f"sample {arm}"] for arm in ("orpo", "dpo"))
-    return (
-        f"{orpo['speedup']['median']:.1f} (ORPO) and {dpo['speedup']['median']:.1f} (DPO) times the pairs a "
-        f"second of TRL's trainers in {orpo['memory']:.0%} and {dpo['memory']:.0%} of their memory"
-    )
+    """The words as they must stand in the README, machines side by side."""
+    said = []
+    for where, content in stored("train").items():
+        cells = content["results"]
+        orpo, dpo = (cells.get(f"sample {arm}") or cells[f"1b {arm}"] for arm in ("orpo", "dpo"))
+        said.append(
+            f"on {where} {orpo['speedup']['median']:.1f} (ORPO) and {dpo['speedup']['median']:.1f} (DPO) times "
+            f"the pairs a second of TRL's trainers in {orpo['memory']:.0%} and {dpo['memory']:.0%} of their memory"
+        )
+    return "; ".join(said)
 
 
-def merge_line() -> str:
+def merge_line(content: dict[str, Any]) -> str:
     """The words as they must stand in docs/export.md."""
-    stored = json.loads(Path("bench/results/merge-cpu.json").read_text())
-    median = {name: figure["median"] for name, figure in stored["figures"].items()}
+    median = medians(content)
     return (
-        f"{stored['checkpoint_gb']:.1f} GB, rank {stored['rank']} on all linear layers, in "
+        f"{content['checkpoint_gb']:.1f} GB, rank {content['rank']} on all linear layers, in "
         f"{median['over_cp']:.2f} times the time of `cp` of the same files, with {median['peak_mib']:.0f} MiB "
         f"over the interpreter; {median['vs_peft_time']:.1f} times as fast as PEFT's `merge_and_unload` and "
         f"`save_pretrained`, in {median['vs_peft_memory']:.1%} of their memory"
     )
 
 
-def quantize_line() -> str:
+def quantize_line(content: dict[str, Any]) -> str:
     """The words as they must stand in docs/export.md."""
-    stored = json.loads(Path("bench/results/quantize-cpu.json").read_text())
-    median = {name: figure["median"] for name, figure in stored["figures"].items()}
+    median = medians(content)
     return (
         f"{median['seconds']:.0f} s against {median['baseline_seconds']:.0f} s of GPTQModel as its README has it; "
         f"mean KL from the model {median['kl']:.3f} against {median['baseline_kl']:.3f} nats a token, "
@@ -126,25 +129,24 @@ def quantize_line() -> str:
     )
 
 
-def demo_line() -> str:
+def demo_line(content: dict[str, Any]) -> str:
     """The words as they must stand in docs/demo.md."""
-    stored = json.loads(Path("bench/results/demo-cpu.json").read_text())
-    added = stored["figures"]["added_first_token_ms"]
+    added = content["figures"]["added_first_token_ms"]
     return (
         f"{added['median']:.0f} ms ({added['min']:.0f} to {added['max']:.0f} in {added['runs']} rounds, "
-        f"{stored['arms']} arms at once)"
+        f"{content['arms']} arms at once)"
     )
 
 
-def front_line() -> str:
+def front_line(content: dict[str, Any]) -> str:
     """The words as they must stand in docs/operations.md."""
-    figures = json.loads(Path("bench/results/serve-cpu.json").read_text())["figures"]
+    median = medians(content)
 
     def three(name: str, form: str) -> str:
-        one, eight, most = (format(figures[f"{name}_{n}"]["median"], form) for n in (1, 8, 32))
+        one, eight, most = (format(median[f"{name}_{n}"], form) for n in (1, 8, 32))
         return f"{one}, {eight} and {most}"
 
-    through, past = (figures[f"stand_in_{way}_ttft_ms"]["median"] for way in ("front", "direct"))
+    through, past = (median[f"stand_in_{way}_ttft_ms"] for way in ("front", "direct"))
     return (
         f"{three('throughput', '.2f')} times the engine's own tokens a second with 1, 8 and 32 streams, and "
         f"{three('added_ttft_ms', '.1f')} ms more to the first token, of {three('bare_ttft_ms', '.0f')} ms; "
@@ -152,17 +154,45 @@ def front_line() -> str:
     )
 
 
+MODES = {
+    "an engine an arm": "an engine an arm: 4-bit base, DPO, ORPO",
+    "adapters on one engine": "`--mode adapters`: base, DPO, ORPO in float32",
+    "one arm": "one arm: 4-bit ORPO",
+}
+
+
+def modes_table(where: str, content: dict[str, Any]) -> str:
+    """The table as it must stand in docs/operations.md."""
+    head = "| | ready after | memory in all | one stream | six streams |"
+    lines = [f"On {where}:", "", head, "|---|--:|--:|--:|--:|"]
+    for mode, figures in content["figures"].items():
+        rates = " | ".join(f"{figures[f'tokens_per_s_{n}']:.0f}" for n in (1, 6))
+        lines.append(
+            f"| {MODES[mode]} | {figures['start_s']:.0f} s | {figures['memory_mib'] / 1024:.1f} GiB | {rates} |"
+        )
+    return "\n".join(lines)
+
+
+def modes_tables() -> str:
+    """A table a machine."""
+    return "\n\n".join(modes_table(*each) for each in stored("serve_modes").items())
+
+
 @pytest.mark.parametrize(
-    ("page", "marker", "line"),
+    ("page", "marker", "wanted"),
     [
-        ("export", "merge", merge_line),
-        ("export", "quantize", quantize_line),
-        ("demo", "demo", demo_line),
-        ("operations", "front", front_line),
+        ("README.md", "bench", speed_line),
+        ("docs/data.md", "bench", lambda: items("data", data_line)),
+        ("docs/training.md", "bench", speed_tables),
+        ("docs/export.md", "merge", lambda: items("merge", merge_line)),
+        ("docs/export.md", "quantize", lambda: items("quantize", quantize_line)),
+        ("docs/demo.md", "demo", lambda: items("demo", demo_line)),
+        ("docs/operations.md", "front", lambda: items("serve", front_line)),
+        ("docs/operations.md", "modes", modes_tables),
     ],
 )
-def test_figures_in_docs_are_the_stored_results(page: str, marker: str, line: Callable[[], str]) -> None:
-    assert marked(f"docs/{page}.md", marker) == line()
+def test_figures_are_the_stored_results(page: str, marker: str, wanted: Callable[[], str]) -> None:
+    assert marked(page, marker) == " ".join(wanted().split())
 
 
 def findings_in_the_code() -> set[str]:

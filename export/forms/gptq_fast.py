@@ -30,10 +30,9 @@ class _Run:
     """What the replaced pieces share: settings, the finished layers' errors, and the state of the pass."""
 
     candidates: int
-    threads: int = field(default_factory=torch.get_num_threads)
     errors: dict[str, float] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    at_work: int = 0
+    one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
+    factored: tuple[Tensor, Tensor, float] | None = None  # a permuted Hessian, its factor and damping
     products_unread: bool = False
 
 
@@ -86,14 +85,16 @@ def _quantize(run: _Run, original: Callable[..., tuple[Any, ...]]) -> Callable[.
         unseen = should_use_fallback(self.fallback, float(self.nsamples), self.expected_nsamples)
         if unseen or not isinstance(self.module, torch.nn.Linear) or self._tp_pad_cols:
             return original(self, blocksize)
-        with _one_thread_each(run):
+        # Rounding is many small operations: on the CPU two workers would take turns at Python's lock, and one
+        # alone is as quick as both and leaves all threads to its products.
+        with run.one_at_a_time if self.module.weight.device.type == "cpu" else contextlib.nullcontext():
             hessian = self.finalize_hessian(target_device=getattr(self.module, "target_device", None))
             self._release_deferred_hessian_sources()
             weight = self.clone_module(device=hessian.device)
             dead = hessian.diagonal() == 0
             hessian.diagonal()[dead] = 1
             weight[:, dead] = 0
-            rounded, scales, damp = _rounded(self, weight, hessian, run.candidates)
+            rounded, scales, damp = _rounded(self, weight, hessian, run)
             error = run.errors[self._named_module.full_name] = _output_error(weight, rounded, hessian)
         self.H = None
         target = self.module.weight.data
@@ -105,7 +106,7 @@ def _quantize(run: _Run, original: Callable[..., tuple[Any, ...]]) -> Callable[.
     return quantize
 
 
-def _rounded(task: Any, weight: Tensor, hessian: Tensor, candidates: int) -> tuple[Tensor, Tensor, float]:
+def _rounded(task: Any, weight: Tensor, hessian: Tensor, run: _Run) -> tuple[Tensor, Tensor, float]:
     """Weight [out, in] after rounding, its scales [out, groups] and the damping, in GPTQModel's group-aware order.
 
     That order (``act_group_aware``) takes columns with large inputs first, groups and within groups.
@@ -116,14 +117,9 @@ def _rounded(task: Any, weight: Tensor, hessian: Tensor, candidates: int) -> tup
     within, values = compute_local_perms(diagonal, size, return_values=True)
     groups = compute_global_perm(diagonal, size, precomputed_values=values)
     order = compose_final_perm(within, groups, size)
-    factor, damp = task.hessian_inverse(hessian[order][:, order])
-    if factor is None:
-        raise GateError(
-            f"{task.name}: the Hessian of its calibration inputs cannot be inverted; "
-            "give more calibration samples, or raise export.quantize.gptq.damp_percent"
-        )
+    factor, damp = _factor(task, hessian[order][:, order], run)
     codes, scales = round_weight(
-        weight[:, order].T.contiguous(), factor, group_size=size, bits=task.qcfg.bits, candidates=candidates
+        weight[:, order].T.contiguous(), factor, group_size=size, bits=task.qcfg.bits, candidates=run.candidates
     )
     rounded, in_place = torch.empty_like(weight), torch.empty_like(scales)
     rounded[:, order] = (codes * scales.repeat_interleave(size, 0)).T
@@ -131,30 +127,27 @@ def _rounded(task: Any, weight: Tensor, hessian: Tensor, candidates: int) -> tup
     return rounded, in_place.T.contiguous(), damp
 
 
+def _factor(task: Any, hessian: Tensor, run: _Run) -> tuple[Tensor, float]:
+    """The factor of the damped inverse of ``hessian``, and the damping; layers of one input share theirs."""
+    if run.factored and run.factored[0].shape == hessian.shape and torch.equal(run.factored[0], hessian):
+        return run.factored[1:]
+    factor, damp = task.hessian_inverse(hessian.clone())  # it may damp in place
+    if factor is None:
+        raise GateError(
+            f"{task.name}: the Hessian of its calibration inputs cannot be inverted; "
+            "give more calibration samples, or raise export.quantize.gptq.damp_percent"
+        )
+    if hessian.device.type == "cpu":
+        run.factored = (hessian, factor, damp)
+    return factor, damp
+
+
 def _output_error(weight: Tensor, rounded: Tensor, hessian: Tensor) -> float:
     """||X(W-Q)||_F / ||XW||_F from W, Q [out, in] and X's Hessian, a multiple of X.T @ X."""
     difference = weight - rounded
-    of_difference = ((difference @ hessian) * difference).double().sum()
-    return float((of_difference / ((weight @ hessian) * weight).double().sum()).clamp(min=0).sqrt())
-
-
-@contextlib.contextmanager
-def _one_thread_each(run: _Run) -> Iterator[None]:
-    """One OpenMP thread for each of GPTQModel's workers while any of them is at work.
-
-    Operations are too small to share among threads, and a number of threads that changed with the other worker's
-    state would change the order of additions.
-    """
-    with run.lock:
-        run.at_work += 1
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        with run.lock:
-            run.at_work -= 1
-            if not run.at_work:
-                torch.set_num_threads(run.threads)
+    of_difference = torch.sum(linear(difference, hessian, None) * difference, dtype=torch.float64)
+    of_weight = torch.sum(linear(weight, hessian, None) * weight, dtype=torch.float64)
+    return float((of_difference / of_weight).clamp(min=0).sqrt())
 
 
 def _add_batch(self: Any, inp: Tensor, out: Tensor, batch_index: int | None = None) -> None:

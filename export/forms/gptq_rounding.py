@@ -14,7 +14,7 @@ from torch import Tensor
 
 _WIDEST, _NARROWEST = 1.05, 0.65  # candidate scales as shares of the one that the largest weight asks for
 _FINE_STEPS = (-2, -1, 1, 2)  # then thirds of a step around the best
-_BLOCK = 8  # rows that are updated one by one
+_BLOCK = 16  # rows that are updated one by one
 
 
 class Rounded(NamedTuple):
@@ -35,12 +35,24 @@ def round_weight(weight: Tensor, factor: Tensor, *, group_size: int, bits: int, 
     limits = (-(1 << bits - 1), (1 << bits - 1) - 1)
     for group, start in enumerate(range(0, len(weight), group_size)):
         stop = start + group_size
-        rows, triangle = weight[start:stop], factor[start:stop, start:stop]
+        rows, triangle = weight[start:stop], _Triangle(factor[start:stop, start:stop])
         scale = _best_scale(rows, triangle, limits, candidates)
-        errors = _round_group(rows, scale, triangle, limits, codes[start:stop])
+        errors = _round_group(rows / scale, triangle, limits, codes[start:stop]) * scale
         scales[group] = scale
-        weight[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)
+        weight[stop:].addmm_(factor[start:stop, stop:].T, errors.div_(triangle.diagonal[:, None]), alpha=-1)
     return Rounded(codes, scales)
+
+
+class _Triangle:
+    """A group's part of the factor, cut once into what the recursion through the group needs of it."""
+
+    def __init__(self, triangle: Tensor) -> None:
+        self.diagonal = triangle.diagonal()
+        shares = triangle / self.diagonal[:, None]
+        size = len(shares)
+        self.blocks = [(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK)]
+        self.within = [shares[row, row + 1 : stop] for start, stop in self.blocks for row in range(start, stop)]
+        self.beyond = [shares[start:stop, stop:].T for start, stop in self.blocks]
 
 
 def held_scale(scale: Tensor) -> Tensor:
@@ -49,7 +61,7 @@ def held_scale(scale: Tensor) -> Tensor:
     return torch.copysign(scale.abs().clamp(min=least), scale).to(torch.bfloat16).float()
 
 
-def _best_scale(rows: Tensor, triangle: Tensor, limits: tuple[int, int], candidates: int) -> Tensor:
+def _best_scale(rows: Tensor, triangle: _Triangle, limits: tuple[int, int], candidates: int) -> Tensor:
     """Scales [out] for ``rows`` [group, out], by a coarse search and a finer one around its best."""
     largest = rows.abs().amax(0) * (2 / (limits[1] - limits[0]))
     if not candidates:
@@ -62,38 +74,37 @@ def _best_scale(rows: Tensor, triangle: Tensor, limits: tuple[int, int], candida
     return torch.where(finer_loss < loss, finer, scale)
 
 
-def _least(rows: Tensor, scales: Tensor, triangle: Tensor, limits: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _least(rows: Tensor, scales: Tensor, triangle: _Triangle, limits: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Of ``scales`` [tried, out] the one with the least error for each column, and that error."""
     scales = held_scale(scales)
-    tried, width = scales.shape
-    work = rows.repeat(1, tried)
-    errors = _round_group(work, scales.reshape(-1), triangle, limits)
-    loss = errors.square_().sum(0).view(tried, width)
+    work = (rows[:, None] / scales).view(len(rows), -1)
+    errors = _round_group(work, triangle, limits).square_()
+    loss = (triangle.diagonal.pow(-2) @ errors).view_as(scales) * scales.square()
     least, index = loss.min(0)
     return scales.gather(0, index[None])[0], least
 
 
 def _round_group(
-    work: Tensor, scale: Tensor, triangle: Tensor, limits: tuple[int, int], codes: Tensor | None = None
+    work: Tensor, triangle: _Triangle, limits: tuple[int, int], codes: Tensor | None = None
 ) -> Tensor:
-    """Round ``work`` [group, columns], overwritten; errors over the factor's diagonal, of the same shape.
+    """Round ``work`` [group, columns], weights over their scales, overwritten; the errors, of the same shape.
 
-    The sum of their squares is what the group adds to GPTQ's loss. Codes go into ``codes``, where wanted. Errors
-    go to the rows of the same block one by one and to later ones as one product: fewer passes over memory.
+    The sum of their squares, each times its scale over the factor's diagonal, is what the group adds to GPTQ's
+    loss. Codes go into ``codes``, where wanted. Errors go to the rows of the same block one by one and to later
+    ones as one product: fewer passes over memory.
     """
-    errors, inverse, diagonal = torch.empty_like(work), scale.reciprocal(), triangle.diagonal()
-    shares = triangle / diagonal[:, None]
-    code = torch.empty_like(scale)
+    errors = torch.empty_like(work)
+    code = torch.empty_like(work[0])
     values, rests = work.unbind(), errors.unbind()
-    for start in range(0, len(work), _BLOCK):
-        stop = min(start + _BLOCK, len(work))
+    for number, (start, stop) in enumerate(triangle.blocks):
         for row in range(start, stop):
             if codes is not None:
                 code = codes[row]
-            torch.mul(values[row], inverse, out=code).round_().clamp_(*limits)
-            torch.addcmul(values[row], code, scale, value=-1, out=rests[row])
+            torch.round(values[row], out=code)
+            code.clamp_(*limits)
+            torch.sub(values[row], code, out=rests[row])
             if row + 1 < stop:
-                work[row + 1 : stop].addr_(shares[row, row + 1 : stop], rests[row], alpha=-1)
+                work[row + 1 : stop].addr_(triangle.within[row], rests[row], alpha=-1)
         if stop < len(work):
-            work[stop:].addmm_(shares[start:stop, stop:].T, errors[start:stop], alpha=-1)
-    return errors.div_(diagonal[:, None])
+            work[stop:].addmm_(triangle.beyond[number], errors[start:stop], alpha=-1)
+    return errors
