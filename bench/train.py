@@ -40,13 +40,13 @@ SHAPES = {  # hidden size, MLP size, layers, heads, heads of keys, vocabulary: L
     "1b": (2048, 8192, 16, 32, 8, 128_256),
     "8b": (4096, 14_336, 32, 32, 8, 128_256),
 }
-# Imports of a training take longer than a step, so they are made once, in the process that all others are forked from.
+# Imports take longer than a step: they are made once, in the process that all others are forked from.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["trimtab.train.trl_trainers", "trimtab.train.fast_trainer"])
 
 
 class Cell(NamedTuple):
-    """What is trained on, and how; ``model`` is the embedded one or a shape, ``layers`` how many of it, 0 for all."""
+    """What is trained on, and how. ``model``: the embedded one, or a shape; ``layers``: of it, 0 for all."""
 
     name: str
     model: str
@@ -172,9 +172,8 @@ def train(turn: Callable[[], None], engine: str, arm: Any, cell: Cell) -> dict[s
         ],
     )
     base = resolve_model(cell.model)
-    pairs = alike(
-        AutoTokenizer.from_pretrained(base.path), read_pairs(cell.source), cell.max_length, cell.steps + 1
-    )
+    tokenizer = AutoTokenizer.from_pretrained(base.path)
+    pairs = alike(tokenizer, read_pairs(cell.source), cell.max_length, cell.steps + 1)
     reference = reference_source(recipe, arm, base)
     with tempfile.TemporaryDirectory() as work_dir:
         trainer = make_trainer(Job(recipe, arm, base.path, pairs, pairs[:1], Path(work_dir), None, reference), [])
@@ -232,11 +231,11 @@ class Run:
     """A training process that takes a step when told to."""
 
     def __init__(self, engine: str, arm: str, cell: Cell) -> None:
-        self._name, self._log = f"{engine} {arm}", tempfile.NamedTemporaryFile("r")  # noqa: SIM115 - as long as it runs
+        self._name = f"{engine} {arm}"
+        self._log = tempfile.NamedTemporaryFile("r")  # noqa: SIM115 - as long as the process
         self._pipe, other = PROCESSES.Pipe()
-        self._process = PROCESSES.Process(
-            target=told, args=(other, self._log.name, engine, arm, cell), daemon=True
-        )
+        what = (other, Path(self._log.name), engine, arm, cell)
+        self._process = PROCESSES.Process(target=told, args=what, daemon=True)
         self._process.start()
         other.close()
 
@@ -267,9 +266,9 @@ class Run:
             raise RuntimeError(f"{self._name} ended with {code}:\n{log[-4000:]}") from None
 
 
-def told(pipe: Connection, log: str, engine: str, arm: str, cell: Cell) -> None:
+def told(pipe: Connection, log: Path, engine: str, arm: str, cell: Cell) -> None:
     """Train in this process, a step whenever it is told to; what it prints goes into ``log``."""
-    with open(log, "w") as file:
+    with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
 

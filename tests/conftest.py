@@ -10,6 +10,21 @@ from trimtab.cli.quiet import quiet_libraries
 quiet_libraries()  # the environment that the command line works in
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """The embedded model is written to the cache once, before several workers look for it."""
+    if not hasattr(session.config, "workerinput") and not session.config.option.collectonly:
+        from trimtab.artifacts.base_model import EMBEDDED, resolve_model
+
+        resolve_model(EMBEDDED)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules with slow tests first: what takes long must not begin when the other worker has nothing left."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)  # stable
+
+
 @pytest.fixture(scope="session")
 def embedded() -> Path:
     """Directory of the embedded base model, written to the cache on first use."""

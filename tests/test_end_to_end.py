@@ -18,7 +18,7 @@ from playwright.sync_api import Page, expect
 
 from trimtab.artifacts.manifest import read_manifest, verify_files
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def test_run_ends_with_the_comparison_and_whole_artifacts(run: Run) -> None:

@@ -20,7 +20,7 @@ from real_clients import check_clients
 
 from trimtab.artifacts.manifest import MANIFEST, read_manifest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def test_adapters_mode_serves_all_arms_on_one_engine(run: Run) -> None:
@@ -186,10 +186,13 @@ def fit_digests(directory: Path) -> None:
 
 
 def test_a_release_takes_over_under_load(run: Run, tmp_path: Path) -> None:
-    """A directory's artifact is replaced while streams run; real engines, no failed request."""
+    """A directory's artifact is replaced while streams run; real engines, no failed request.
+
+    4-bit weights are unpacked here whatever the processor has: elsewhere its own kernel is used.
+    """
     directory, admin = tmp_path / "model", free_port()
     shutil.copytree(run.directory / "base" / "gptq", directory)
-    ports = (f"serve.port={run.port}", f"serve.admin_port={admin}")
+    ports = (f"serve.port={run.port}", f"serve.admin_port={admin}", "serve.gptq_kernel=unpacked")
     command = [sys.executable, "-m", "trimtab.cli.main", "serve", f"model={directory}", *ports]
     stop = threading.Event()
     client = OpenAI(base_url=f"http://127.0.0.1:{run.port}/v1", api_key="none", max_retries=0)
@@ -212,7 +215,7 @@ def test_a_release_takes_over_under_load(run: Run, tmp_path: Path) -> None:
             answer = httpx.post(f"http://127.0.0.1:{admin}/reload", timeout=400)
             assert answer.status_code == 200, answer.text
             wanted = read_manifest(directory).digest
-            assert [model.digest for model in client.models.list()] == [wanted]
+            assert [(model.digest, model.kernel) for model in client.models.list()] == [(wanted, "unpacked")]
         finally:
             stop.set()
         assert all(each.result() > 1 for each in asking)

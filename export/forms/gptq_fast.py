@@ -85,9 +85,7 @@ def _quantize(run: _Run, original: Callable[..., tuple[Any, ...]]) -> Callable[.
         unseen = should_use_fallback(self.fallback, float(self.nsamples), self.expected_nsamples)
         if unseen or not isinstance(self.module, torch.nn.Linear) or self._tp_pad_cols:
             return original(self, blocksize)
-        # Rounding is many small operations: on the CPU two workers would take turns at Python's lock, and one
-        # alone is as quick as both and leaves all threads to its products.
-        with run.one_at_a_time if self.module.weight.device.type == "cpu" else contextlib.nullcontext():
+        with _alone(run) if self.module.weight.device.type == "cpu" else contextlib.nullcontext():
             hessian = self.finalize_hessian(target_device=getattr(self.module, "target_device", None))
             self._release_deferred_hessian_sources()
             weight = self.clone_module(device=hessian.device)
@@ -125,6 +123,22 @@ def _rounded(task: Any, weight: Tensor, hessian: Tensor, run: _Run) -> tuple[Ten
     rounded[:, order] = (codes * scales.repeat_interleave(size, 0)).T
     in_place[groups] = scales
     return rounded, in_place.T.contiguous(), damp
+
+
+@contextlib.contextmanager
+def _alone(run: _Run) -> Iterator[None]:
+    """One of GPTQModel's workers at a time, with one OpenMP thread.
+
+    Rounding is many small operations: two workers would take turns at Python's lock, one alone is as quick as
+    both; and waking a second thread for each operation takes longer than what it saves.
+    """
+    with run.one_at_a_time:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _factor(task: Any, hessian: Tensor, run: _Run) -> tuple[Tensor, float]:

@@ -23,7 +23,7 @@ from trimtab.recipes.export import ExportSection, GptqSection
 
 pytestmark = pytest.mark.slow
 
-KILLS = 20
+KILLS = int(os.environ.get("SOAK_KILLS", "6"))
 SECTION = ExportSection.model_validate(
     {
         "merged_kl": 1,

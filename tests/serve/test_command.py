@@ -1,7 +1,6 @@
 """The engines' command lines and environments, by hardware and mode."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,8 @@ from trimtab.serve.adapters import lora_targets
 from trimtab.serve.command import (
     Engine,
     Hardware,
-    detect_hardware,
     engine_command,
     engine_environment,
-    usable_gpus,
 )
 from trimtab.serve.engine import without_secrets
 from trimtab.serve.plan import plan
@@ -196,15 +193,6 @@ def test_adapters_of_another_base_are_refused_and_so_is_what_is_no_adapter(tmp_p
         write_run(tmp_path / "quickstart", orpo=dict(config))
         with pytest.raises(InputError, match=said):
             plan(recipe, "adapters", Path("s"))
-
-
-@pytest.mark.parametrize(
-    ("present", "visible", "usable"),
-    [(0, None, 0), (0, "0,1", 0), (4, None, 4), (4, "2,3", 2), (4, "", 0), (4, "-1", 0)],
-)
-def test_usable_gpus(present: int, visible: str | None, usable: int) -> None:
-    assert usable_gpus(present, visible) == usable
-    assert detect_hardware().cores == len(os.sched_getaffinity(0))
 
 
 def test_engines_get_no_secrets() -> None:

@@ -33,6 +33,9 @@ async def health(request):
 async def completions(request):
     behaviour = json.load(open(os.environ["BEHAVIOUR"]))
     await asyncio.sleep(behaviour["wait"])
+    if behaviour["off"] == 99:
+        print("KernelError: no such kernel", file=sys.stderr, flush=True)
+        return JSONResponse({}, 500)
     positions = [None, {"6": {"logprob": -1.0 - behaviour["off"]}}, {"7": {"logprob": -2.0}}]
     return JSONResponse({"choices": [{"prompt_logprobs": positions}] if behaviour["off"] < 9 else []})
 
@@ -109,10 +112,11 @@ def kept_up(directory: Path, harm: Callable[[Case], None]) -> Case:
         (lambda case: os.kill(case.pid, signal.SIGKILL), "ended with code -9"),
         (lambda case: case.behave(off=1.0), "differ by 0.500 nats a token, limit 0.1"),
         (lambda case: case.behave(off=9), "no log-probabilities for a probe prompt: IndexError"),
+        (lambda case: case.behave(off=99), "; in its log: KernelError: no such kernel (log: "),
         (lambda case: case.behave(wait=60), "did not answer a probe within 3 s"),
         (lambda case: os.kill(case.pid, signal.SIGSTOP), "did not answer a probe within 3 s"),
     ],
-    ids=["killed", "drifts", "no choices", "hangs", "stopped"],
+    ids=["killed", "drifts", "no choices", "cause in its log", "hangs", "stopped"],
 )
 def test_what_fails_is_taken_out_and_comes_back_verified(
     harm: Callable[[Case], None], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
