@@ -1,7 +1,7 @@
 """transformers and PEFT without what they import only because it is installed.
 
-transformers imports scikit-learn for one way of decoding, PEFT imports GPTQModel when it puts LoRA on a layer, in case
-the base is of GPTQ: a third of the seconds in which a training process starts, for nothing that is used here.
+transformers imports scikit-learn for one way of decoding, PEFT imports GPTQModel when it puts LoRA on a layer, in
+case the base is of GPTQ: a fifth of the seconds in which a training process starts, for nothing that is used here.
 """
 
 import importlib

