@@ -81,9 +81,10 @@ def test_transformers_loads_it_and_gives_the_same_logits(quantised: Path) -> Non
         layer.weight.quant_state.dtype = torch.float32
         exact = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
         assert torch.equal(ours.get_submodule(name).weight, exact)
+        layer.compute_dtype = torch.float32  # bfloat16, its default, rounds as the processor does
     with torch.inference_mode():
         expected, got = stock(**ids).logits, ours(**ids).logits
-    # bitsandbytes computes the linear layers in bfloat16 on some processors, we in float32.
+    # With AVX-512 bitsandbytes has kernels of its own, which round to bfloat16 all the same.
     assert (expected - got).abs().mean() < 0.01 * got.std()
 
 
