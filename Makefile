@@ -7,8 +7,6 @@ CLIENTS := .venv-clients
 TARGET := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 LOCK := requirements/$(TARGET).lock
 STAMP := $(VENV)/.stamp-$(TARGET)
-TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
-SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 RECIPE ?= recipes/quickstart.yaml
 
 .PHONY: help setup quickstart demo test test-fast soak lint browser services clients lm-eval lock clean
@@ -18,7 +16,7 @@ help:            ## this list
 setup: $(STAMP)  ## .venv with the locked packages and this project, editable
 
 $(STAMP): $(LOCK) pyproject.toml
-	@PYTHON=$(PYTHON) VENV=$(VENV) LOCK=$(LOCK) TORCH_CPU_INDEX=$(TORCH_CPU_INDEX) bash requirements/install.sh
+	@PYTHON=$(PYTHON) VENV=$(VENV) LOCK=$< bash requirements/install.sh
 	@touch $@
 
 quickstart: setup  ## the whole experiment on the embedded model, ends with the comparison
@@ -45,13 +43,11 @@ lint: setup      ## ruff and mypy
 
 browser:         ## Chromium for the page's tests
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
-	  { echo "installing chromium"; $(SUDO) apt-get update -qq && \
-	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+	  bash requirements/apt.sh chromium fonts-dejavu-core
 
 services: setup  ## what tests run beside: Redis, openssl, curl, promtool, dclint
 	@command -v redis-server >/dev/null && command -v openssl >/dev/null && command -v curl >/dev/null || \
-	  { echo "installing redis-server, openssl, curl"; $(SUDO) apt-get update -qq && \
-	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends redis-server openssl curl libnuma1 >/dev/null; }
+	  bash requirements/apt.sh redis-server openssl curl
 	@command -v promtool >/dev/null || [ -x $(BIN)/promtool ] || { d=$$(mktemp -d) && \
 	  (cd $$d && apt-get download -qq prometheus && dpkg -x prometheus_*.deb .) >/dev/null 2>&1 && \
 	  cp $$d/usr/bin/promtool $(BIN)/ || echo "no promtool: the alerts' own test is skipped"; rm -rf $$d; }
@@ -62,18 +58,17 @@ services: setup  ## what tests run beside: Redis, openssl, curl, promtool, dclin
 clients: $(CLIENTS)/.stamp  ## other people's clients of the endpoint, for its test
 
 $(CLIENTS)/.stamp: requirements/clients.lock
-	@$(PYTHON) -m venv $(CLIENTS)
-	@$(CLIENTS)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-compile -r $<
+	@PYTHON=$(PYTHON) VENV=$(CLIENTS) LOCK=$< bash requirements/install.sh
 	@touch $@
 
 lm-eval: $(VENV)/.stamp-lm-eval  ## lm-evaluation-harness into .venv, for compare.lm_eval and its test
 
 $(VENV)/.stamp-lm-eval: requirements/lm-eval.lock $(STAMP)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@PYTHON=$(PYTHON) VENV=$(VENV) LOCK=$< bash requirements/install.sh
 	@touch $@
 
 lock:            ## resolve pyproject.toml anew into requirements/*.lock (see CONTRIBUTING.md)
-	@PYTHON=$(PYTHON) TORCH_CPU_INDEX=$(TORCH_CPU_INDEX) bash requirements/lock.sh
+	@PYTHON=$(PYTHON) bash requirements/lock.sh
 
 clean:           ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) $(CLIENTS) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -38,7 +38,7 @@ SIZES = {  # hidden size, MLP size, layers, vocabulary, bytes of a shard
     "small": (1024, 4096, 10, 32000, 150_000_000),
     "tiny": (512, 1024, 4, 16000, 20_000_000),
 }
-HEADS = {"num_attention_heads": 32, "num_key_value_heads": 8}
+HEADS, KEY_HEADS = 32, 8
 Figures = dict[str, list[float]]
 
 
@@ -56,9 +56,11 @@ def generate(folder: Path, size: str) -> None:
         hidden_size=hidden,
         intermediate_size=mlp,
         num_hidden_layers=layers,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KEY_HEADS,
         vocab_size=vocabulary,
-        **HEADS,
         tie_word_embeddings=False,
+        architectures=["LlamaForCausalLM"],
         dtype="bfloat16",
     )
     config.save_pretrained(base)
@@ -66,7 +68,7 @@ def generate(folder: Path, size: str) -> None:
     shards: list[dict[str, torch.Tensor]] = [{}]
     factors: dict[str, torch.Tensor] = {}
     held = total = 0
-    for name, shape in shapes(config).items():
+    for name, shape in shapes(hidden, mlp, layers, vocabulary).items():
         count = shape[0] * (shape[1] if len(shape) > 1 else 1)
         start = total // 2 % 4096
         weight = pool[start:].repeat(count // (len(pool) - start) + 1)[:count].view(shape).mul(0.02)
@@ -103,14 +105,24 @@ def write_shard(base: Path, shards: list, number: int) -> None:
     shards[number] = dict.fromkeys(shards[number])
 
 
-def shapes(config: object) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the model's tensors."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+def shapes(hidden: int, mlp: int, layers: int, vocabulary: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a Llama's tensors, in the model's order."""
+    keys = hidden * KEY_HEADS // HEADS
+    of_a_layer = {
+        "self_attn.q_proj": (hidden, hidden),
+        "self_attn.k_proj": (keys, hidden),
+        "self_attn.v_proj": (keys, hidden),
+        "self_attn.o_proj": (hidden, hidden),
+        "mlp.gate_proj": (mlp, hidden),
+        "mlp.up_proj": (mlp, hidden),
+        "mlp.down_proj": (hidden, mlp),
+        "input_layernorm": (hidden,),
+        "post_attention_layernorm": (hidden,),
+    }
+    layered = {f"layers.{n}.{name}": shape for n in range(layers) for name, shape in of_a_layer.items()}
+    model = {"embed_tokens": (vocabulary, hidden), **layered, "norm": (hidden,)}
+    found = {f"model.{name}.weight": shape for name, shape in model.items()}
+    return found | {"lm_head.weight": (vocabulary, hidden)}
 
 
 def ours(folder: Path, target: Path) -> None:
@@ -146,6 +158,10 @@ IMPORTS = {
 
 def measure_here(name: str, folder: Path, target: Path) -> None:
     """Do one task in this process and print seconds and peak MiB as JSON."""
+    if name == "peft":
+        from trimtab.artifacts.lean_imports import import_lean
+
+        import_lean()  # else PEFT imports GPTQModel while it is measured
     for module in IMPORTS[name]:  # are not what is measured
         importlib.import_module(module)
     os.sync()

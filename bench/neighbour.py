@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from quantize import first_layers
+from models import first_layers
 from results_file import forms, print_figures, spread, write_results
 
 from trimtab.artifacts.base_model import EMBEDDED, resolve_model

@@ -23,9 +23,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from models import first_layers, random_model
 from results_file import forms, print_figures, spread, write_results
 
-from train import random_model
 from trimtab.artifacts.base_model import EMBEDDED, resolve_model
 
 LONG = Path("../shared/data/dpo_en_demo.json")
@@ -45,7 +45,7 @@ class Size(NamedTuple):
     max_length: int
 
 
-WHOLE, QUICK, SMOKE = Size(2, None, 48, 8, 512), Size(1, 3, 12, 2, 96), Size(1, 2, 4, 1, 64)
+WHOLE, QUICK, SMOKE = Size(2, None, 48, 8, 512), Size(1, 3, 12, 2, 96), Size(1, 2, 8, 1, 64)
 
 
 def plain(source: Path, target: Path, samples: list[list[int]]) -> None:
@@ -76,22 +76,6 @@ def nf4(source: Path, target: Path, samples: list[list[int]]) -> None:
     from trimtab.export.forms.nf4 import quantize_nf4
 
     quantize_nf4(source, target)
-
-
-def first_layers(source: Path, target: Path, layers: int) -> Path:
-    """The model cut to its first layers, in ``target``."""
-    from transformers import AutoModelForCausalLM
-
-    from trimtab.export.checkpoint.model_files import copy_tokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(source, dtype="bfloat16")
-    model.model.layers = model.model.layers[:layers]
-    model.config.num_hidden_layers = layers
-    if getattr(model.config, "layer_types", None):
-        model.config.layer_types = model.config.layer_types[:layers]
-    model.save_pretrained(target)
-    copy_tokenizer(source, target)
-    return target
 
 
 def seconds_of(task: Callable[..., None], source: Path, target: Path, samples: list[list[int]]) -> float:

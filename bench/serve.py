@@ -65,7 +65,7 @@ class Size(NamedTuple):
 
 
 WHOLE = Size(4000, 5, 300, 6, (6, 2, 2), None)
-QUICK, SMOKE = Size(1000, 2, 300, 2, (6, 2, 2), 0.02), Size(50, 1, 20, 1, (1, 1, 1), 0.005)
+QUICK, SMOKE = Size(1000, 2, 300, 1, (6, 2, 2), 0.02), Size(50, 1, 20, 1, (1, 1, 1), 0.005)
 
 
 async def front(socket: Path, core: int | None) -> None:

@@ -27,22 +27,16 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from models import SHAPES, first_layers, random_model
 from results_file import forms, print_figures, spread, write_results
 
 from trimtab.artifacts.base_model import EMBEDDED, resolve_model
+from trimtab.artifacts.resources import gpu_names
 
 LONG = Path("../shared/data/dpo_en_demo.json")
 ROUNDS = 3  # of steps, for the spread
 PAIRS_A_STEP = 4
 ENGINES, ARMS = ("trl", "fast"), ("orpo", "dpo")
-SHAPES = {  # hidden size, MLP size, layers, heads, heads of keys, vocabulary: Llama 3.2 1B and 3.1 8B
-    "tiny": (64, 128, 2, 4, 2, 49_152),
-    "1b": (2048, 8192, 16, 32, 8, 128_256),
-    "8b": (4096, 14_336, 32, 32, 8, 128_256),
-}
-# Imports take longer than a step: they are made once, in the process that all others are forked from.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["trimtab.train.trl_trainers", "trimtab.train.fast_trainer"])
 
 
 class Cell(NamedTuple):
@@ -72,56 +66,40 @@ def cells(shapes: tuple[str, ...]) -> list[Cell]:
     return [*both, Cell("long", EMBEDDED, long, 1024, 3, 1)] if LONG.is_file() else both
 
 
-def random_model(shape: str, place: Path) -> Path:
-    """A Llama of that shape with random weights in bfloat16, and the embedded model's tokenizer."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+def processes() -> Any:
+    """How a training's process is started: forked from this one with its imports, which take longer than a step.
 
-    from trimtab.export.merging.merge import copy_tokenizer
-
-    hidden, mlp, layers, heads, key_heads, vocabulary = SHAPES[shape]
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        intermediate_size=mlp,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=key_heads,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-        tie_word_embeddings=shape != "8b",
-    )
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
-    LlamaForCausalLM(config).save_pretrained(place)
-    torch.set_default_dtype(torch.float32)
-    copy_tokenizer(resolve_model(EMBEDDED).path, place)
-    return place
+    Nothing is computed in this process: OpenMP's threads do not live on in a fork. Nor does CUDA, which an import
+    may have begun: where there is a GPU each process imports for itself.
+    """
+    if gpu_names():
+        return multiprocessing.get_context("spawn")
+    imports()
+    return multiprocessing.get_context("fork")
 
 
-def first_layers(layers: int, place: Path) -> Path:
-    """The embedded model with another number of layers in its configuration; weights of the others lie unused."""
-    for file in resolve_model(EMBEDDED).path.iterdir():
-        (place / file.name).symlink_to(file)
-    config = place / "config.json"
-    changed = json.loads(config.read_bytes()) | {"num_hidden_layers": layers}
-    changed.pop("layer_types", None)
-    config.unlink()
-    config.write_text(json.dumps(changed))
-    return place
+def imports() -> None:
+    """What every training imports."""
+    from trimtab.cli.quiet import quiet_libraries, ready_for_models
+
+    quiet_libraries()
+    ready_for_models()
+    import trimtab.train.fast_trainer
+    import trimtab.train.trl_trainers  # noqa: F401
 
 
-def made_model(cell: Cell, place: Path) -> Cell:
+def made_model(cell: Cell, place: Path, context: Any) -> Cell:
     """The cell with a model that can be loaded."""
     if cell.model in SHAPES:
-        maker = PROCESSES.Process(target=random_model, args=(cell.model, place))
+        maker = context.Process(target=random_model, args=(cell.model, place))
         maker.start()
         maker.join()
         if maker.exitcode:
             raise RuntimeError(f"making a model of shape {cell.model} ended with {maker.exitcode}")
         return cell._replace(model=str(place))
-    return cell._replace(model=str(first_layers(cell.layers, place))) if cell.layers else cell
+    if cell.layers:
+        return cell._replace(model=str(first_layers(resolve_model(EMBEDDED).path, place, cell.layers)))
+    return cell
 
 
 def train(turn: Callable[[], None], engine: str, arm: Any, cell: Cell) -> dict[str, Any]:
@@ -132,15 +110,13 @@ def train(turn: Callable[[], None], engine: str, arm: Any, cell: Cell) -> dict[s
     from torch.utils.data import SequentialSampler
     from transformers import AutoTokenizer, TrainerCallback
 
-    from trimtab.cli.quiet import quiet_libraries, ready_for_models
     from trimtab.data.read import read_pairs
     from trimtab.recipes.load import load_recipe
     from trimtab.train.checks import reference_source
     from trimtab.train.job import Job
     from trimtab.train.metrics import peak_memory_mib
 
-    quiet_libraries()
-    ready_for_models()
+    imports()
     if engine == "trl":
         from trimtab.train.trl_trainers import make_trl_trainer as make_trainer
     else:
@@ -202,9 +178,9 @@ def alike(tokenizer: Any, pairs: list[Any], max_length: int, steps: int) -> list
     return [pairs[index] for batch in batches for index in batch]
 
 
-def turns(arm: str, cell: Cell) -> dict[str, Any]:
+def turns(arm: str, cell: Cell, context: Any) -> dict[str, Any]:
     """Both engines through the cell, a step each in turn; RuntimeError when one fails."""
-    runs = {engine: Run(engine, arm, cell) for engine in ENGINES}
+    runs = {engine: Run(engine, arm, cell, context) for engine in ENGINES}
     for run in runs.values():
         run.wait()
     seconds: dict[str, list[float]] = {engine: [] for engine in ENGINES}
@@ -230,12 +206,12 @@ def turns(arm: str, cell: Cell) -> dict[str, Any]:
 class Run:
     """A training process that takes a step when told to."""
 
-    def __init__(self, engine: str, arm: str, cell: Cell) -> None:
+    def __init__(self, engine: str, arm: str, cell: Cell, context: Any) -> None:
         self._name = f"{engine} {arm}"
         self._log = tempfile.NamedTemporaryFile("r")  # noqa: SIM115 - as long as the process
-        self._pipe, other = PROCESSES.Pipe()
+        self._pipe, other = context.Pipe()
         what = (other, Path(self._log.name), engine, arm, cell)
-        self._process = PROCESSES.Process(target=told, args=what, daemon=True)
+        self._process = context.Process(target=told, args=what, daemon=True)
         self._process.start()
         other.close()
 
@@ -290,14 +266,12 @@ def main() -> None:
     parser = forms(__doc__, "a few steps of the embedded model's first layers")
     parser.add_argument("--shape", choices=SHAPES, help="a model of random weights")
     given = parser.parse_args()
-    from trimtab.artifacts.resources import gpu_names
-
     shapes = (given.shape,) if given.shape else ("1b", "8b") if gpu_names() else ()
-    results = {}
+    context, results = processes(), {}
     for cell in [SMOKE] if given.smoke else [QUICK] if given.quick else cells(shapes):
         with tempfile.TemporaryDirectory() as place:
-            loadable = made_model(cell, Path(place))
-            results |= {f"{cell.name} {arm}": turns(arm, loadable) for arm in ARMS}
+            loadable = made_model(cell, Path(place), context)
+            results |= {f"{cell.name} {arm}": turns(arm, loadable, context) for arm in ARMS}
     if not (given.smoke or given.quick or given.shape):
         write_results("train", _MEASURED, {"results": results})
     print_figures(summary(results), "smoke" if given.smoke else "")

