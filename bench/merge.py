@@ -60,7 +60,6 @@ def generate(folder: Path, size: str) -> None:
         num_key_value_heads=KEY_HEADS,
         vocab_size=vocabulary,
         tie_word_embeddings=False,
-        architectures=["LlamaForCausalLM"],
         dtype="bfloat16",
     )
     config.save_pretrained(base)

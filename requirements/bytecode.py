@@ -1,8 +1,8 @@
 """Compiles what the project's processes import, on all cores: bytecode.py SITE_PACKAGES [KEPT]
 
-A lock brings 31,000 modules, and a third of their text is all that is ever imported. So the way goes from the imports
-in the project's files, and from the modules below, to what those import when they are imported themselves, and on.
-What is not met on this way Python compiles at its first import, as always.
+A lock brings 31,000 modules, and a third of their text is all that is ever imported. So the way goes from the
+imports in the project's files, and from the modules below, to what those import when they are imported themselves,
+and on. What is not met on this way Python compiles at its first import, as always.
 
 KEPT is a file with copies of the bytecode: a new environment of the same files has it at once.
 """
