@@ -26,7 +26,7 @@ demo: quickstart  ## the same, then the endpoint and the page stay up
 	@$(BIN)/trimtab demo $(RECIPE) --serve
 
 test: setup browser services clients lm-eval lint  ## lint, types and every test, the real model included
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone" --durations=10
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" --durations=10
 	@$(BIN)/python -m pytest -m alone --durations=5
 
 soak: setup browser  ## 10,000 generated cases of every property of data and endpoint, then load on endpoint and page
@@ -36,7 +36,7 @@ soak: setup browser  ## 10,000 generated cases of every property of data and end
 	@$(BIN)/python tests/demo/page_soak.py
 
 test-fast: setup lint  ## without the tests that train, quantise or serve
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 lint: setup      ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
