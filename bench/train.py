@@ -267,7 +267,8 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, help="a model of random weights")
     given = parser.parse_args()
     shapes = (given.shape,) if given.shape else ("1b", "8b") if gpu_names() else ()
-    context, results = processes(), {}
+    context = processes()
+    results: dict[str, Any] = {}
     for cell in [SMOKE] if given.smoke else [QUICK] if given.quick else cells(shapes):
         with tempfile.TemporaryDirectory() as place:
             loadable = made_model(cell, Path(place), context)

@@ -83,7 +83,7 @@ def smoke() -> dict[str, Any]:
 
 def summary(found: dict[str, Any]) -> dict[str, float]:
     """The figures that are quoted: of the base, and the ends of what the variants have."""
-    line = {}
+    line: dict[str, float] = {}
     for figure in _QUOTED:
         base, *others = (one["figures"][figure]["value"] for one in found.values())
         line |= {f"base_{figure}": base, f"lowest_{figure}": min(others), f"highest_{figure}": max(others)}
