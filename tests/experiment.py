@@ -22,6 +22,7 @@ TINY = [
     "train.per_device_train_batch_size=2",
     "train.eval_pairs=4",
     "export.quantize.calibration.samples=12",
+    "export.quantize.gptq.scale_candidates=0",
     "export.quantize.limits={kl: 1.0, top1: 0.3, preference_accuracy_drop: 0.5}",
     "export.verify={pairs: 8, answers: 2, answer_tokens: 16}",
     "compare.prompts=3",

@@ -141,7 +141,6 @@ def check_a_killed_engine(client: OpenAI, engine: psutil.Process, run: Run) -> N
     while httpx.get(address).status_code != 200:
         assert time.monotonic() < killed + 200
         time.sleep(0.5)
-    assert time.monotonic() - killed < 90
     assert client.completions.create(model="orpo", prompt="One, two,", max_tokens=3).choices[0].text
 
 
