@@ -35,6 +35,15 @@ class Page(gr.Blocks):
         """As ``gr.Blocks.launch``."""
         return super().launch(*arguments, **(look() | serving(self.open_api) | options))
 
+    def close(self, verbose: bool = True) -> None:
+        """As ``gr.Blocks.close``, which wakes its streams from another thread than theirs and sometimes fails in
+        the middle; they are awake by then, and the second time it closes the server."""
+        try:
+            super().close(verbose)
+        except RuntimeError:
+            self.is_running = True
+            super().close(verbose)
+
 
 def build(
     endpoint: str | Sequence[Arm],

@@ -7,7 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
+from browser import served
 from chat_endpoint import STYLED, SmallEndpoint, chat_endpoint
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -263,3 +265,23 @@ def test_page_mounts_in_another_application(endpoint: SmallEndpoint) -> None:
     opened = gr.mount_gradio_app(FastAPI(), build(endpoint.url, open_api=True), path="/compare", **look())
     with TestClient(opened) as client:
         assert client.get("/compare/gradio_api/info").json()["named_endpoints"]
+
+
+def test_a_page_whose_streams_fail_to_be_woken_is_closed_all_the_same(endpoint: SmallEndpoint) -> None:
+    """``asyncio.Event.set`` from another thread fails when a waiter leaves at that moment."""
+
+    class Woken:
+        calls = 0
+
+        def set(self) -> None:
+            Woken.calls += 1
+            if Woken.calls == 1:
+                raise RuntimeError("deque mutated during iteration")
+
+    page = build(endpoint.url)
+    with served(page) as address:
+        page.app.stop_event = Woken()
+        page.close(verbose=False)
+        with pytest.raises(httpx.TransportError):
+            httpx.get(address, timeout=5)
+    assert Woken.calls == 2
