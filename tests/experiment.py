@@ -53,7 +53,7 @@ class Run:
         return [sys.executable, "-m", "trimtab.cli.main", name, RECIPE, *self.overrides, *more]
 
     def trimtab(self, name: str, *more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(name, *more), capture_output=True, text=True, check=False, timeout=1500)
+        return subprocess.run(self.command(name, *more), capture_output=True, text=True, check=False, timeout=2400)
 
 
 @contextmanager
